@@ -1,0 +1,53 @@
+//! From a builder to a layer, and what several builders check alike.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{error::ConfigError, name::Name};
+
+/// What a [`PipelineBuilder`](crate::PipelineBuilder) takes for a policy `P`: its builder, the policy itself, or an
+/// [`Arc`] of one that is shared with other pipelines.
+pub trait IntoLayer<P> {
+    /// The layer that it becomes.
+    type Layer;
+
+    /// Builds the layer. The name is for a builder that was given none.
+    ///
+    /// # Errors
+    ///
+    /// What the builder says of its settings.
+    fn into_layer(self, name: Name) -> Result<Self::Layer, ConfigError>;
+}
+
+impl<P> IntoLayer<P> for P {
+    type Layer = P;
+
+    fn into_layer(self, _: Name) -> Result<P, ConfigError> {
+        Ok(self)
+    }
+}
+
+impl<P> IntoLayer<P> for Arc<P> {
+    type Layer = Self;
+
+    fn into_layer(self, _: Name) -> Result<Self, ConfigError> {
+        Ok(self)
+    }
+}
+
+/// Longer than any process runs: what is beyond is meant as "for ever".
+pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+pub(crate) fn more_than_zero(field: &'static str, duration: Duration) -> Result<(), ConfigError> {
+    if duration.is_zero() {
+        return Err(ConfigError::new(field, "0s", "more than 0s"));
+    }
+    Ok(())
+}
+
+/// A share such as a failure rate: in (0, 1].
+pub(crate) fn share(field: &'static str, share: f64) -> Result<(), ConfigError> {
+    if share > 0.0 && share <= 1.0 {
+        return Ok(());
+    }
+    Err(ConfigError::new(field, share, "more than 0 and at most 1"))
+}

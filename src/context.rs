@@ -1,0 +1,563 @@
+//! What a call carries inward: its options, its deadline, its place among the attempts.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    clock::{Reading, instant_of, moment_of},
+    engine::moment::Moment,
+    error::{Phase, Scope, TimedOut},
+    event::{EventKind, PolicyId, Telemetry},
+    name::Name,
+};
+
+/// Whether an operation may be carried out more than once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Idempotency {
+    /// It may: repeating it does no harm. The default for closures.
+    #[default]
+    Safe,
+    /// It may not: it is repeated only where it surely was not carried out (`Unreached`, `Throttled`, `Rejected`), and
+    /// never hedged.
+    Unsafe,
+}
+
+/// How much a call matters. Policies that shed load refuse the lowest first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Work that nobody waits for: prefetching, batch jobs.
+    Background,
+    /// Ordinary calls.
+    #[default]
+    Normal,
+    /// Calls without which the service is down: health, payment, sign-in.
+    Critical,
+}
+
+/// What a caller says about one call. See [`Pipeline::call_with`](crate::Pipeline::call_with).
+///
+/// ```
+/// use std::time::Duration;
+/// use withstand::{CallOptions, Idempotency, Priority};
+///
+/// let options = CallOptions::new()
+///     .idempotency(Idempotency::Unsafe)
+///     .priority(Priority::Critical)
+///     .deadline(tokio::time::Instant::now() + Duration::from_millis(300));
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CallOptions {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) idempotency: Idempotency,
+    pub(crate) priority: Priority,
+}
+
+impl CallOptions {
+    /// No deadline, safe to repeat, of normal priority.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { deadline: None, idempotency: Idempotency::Safe, priority: Priority::Normal }
+    }
+
+    /// The instant after which the answer is of no use. No attempt begins after it, and the call ends at it with
+    /// [`Error::Timeout`](crate::Error::Timeout). One in the past calls nothing.
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Instant) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// Whether the operation may be carried out more than once. Default: [`Idempotency::Safe`].
+    #[must_use]
+    pub const fn idempotency(mut self, idempotency: Idempotency) -> Self {
+        self.idempotency = idempotency;
+        self
+    }
+
+    /// How much the call matters. Default: [`Priority::Normal`].
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+}
+
+/// What an operation is told about the attempt it makes: owned, so that an `async` block can take it along.
+///
+/// A client can send [`remaining`](Self::remaining) downstream, or choose another host for each hedge:
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use withstand::{CallOptions, Hedge};
+///
+/// const HOSTS: [&str; 2] = ["users-a", "users-b"];
+/// let hedge = Hedge::builder().build()?;
+/// let host = hedge
+///     .call_with(CallOptions::new(), |attempt| async move {
+///         Ok::<_, std::io::Error>(HOSTS[attempt.hedge() as usize % HOSTS.len()])
+///     })
+///     .await;
+/// assert_eq!(host.unwrap(), "users-a");
+/// # Ok::<(), withstand::ConfigError>(()) }).unwrap();
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt {
+    number: u32,
+    hedge: u32,
+    deadline: Moment,
+}
+
+impl Attempt {
+    /// The number of the attempt; the first is 1.
+    #[must_use]
+    pub const fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The index of the hedge; the primary is 0.
+    #[must_use]
+    pub const fn hedge(&self) -> u32 {
+        self.hedge
+    }
+
+    /// The nearest deadline of all that limits this attempt.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        instant_of(self.deadline)
+    }
+
+    /// The time until that deadline; zero if it has passed. Reads the clock.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        self.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+/// What all attempts of one public call share.
+pub(crate) struct CallState {
+    pub(crate) options: CallOptions,
+    pub(crate) reading: Reading,
+    /// Set only while the operation itself runs; still set while a panic of it unwinds.
+    in_operation: AtomicBool,
+    attempts: AtomicU32,
+    hedges: AtomicU32,
+    winner: AtomicU32,
+}
+
+// Relaxed throughout this file: one task polls a call at a time, and whatever hands the task to another thread orders
+// these accesses. The atomics are there for `Sync`; plain loads and stores do.
+fn bump(counter: &AtomicU32) {
+    counter.store(counter.load(Relaxed).saturating_add(1), Relaxed);
+}
+
+impl CallState {
+    #[inline]
+    pub(crate) fn new(options: CallOptions) -> Self {
+        Self {
+            options,
+            reading: Reading::default(),
+            in_operation: AtomicBool::new(false),
+            attempts: AtomicU32::new(0),
+            hedges: AtomicU32::new(0),
+            winner: AtomicU32::new(0),
+        }
+    }
+
+    /// What the call knew about the present is void: a poll begins.
+    #[inline]
+    pub(crate) fn poll_begins(&self) {
+        self.reading.clear();
+        self.in_operation.store(false, Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn operation_polled<R>(&self, poll: impl FnOnce() -> R) -> R {
+        self.in_operation.store(true, Relaxed);
+        let result = poll();
+        self.in_operation.store(false, Relaxed);
+        self.reading.clear();
+        result
+    }
+
+    /// Whether the operation panicked, asked in a `Drop` that runs because something inside unwinds.
+    pub(crate) fn operation_panicked(&self) -> bool {
+        self.in_operation.load(Relaxed)
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts.load(Relaxed)
+    }
+
+    pub(crate) fn hedges(&self) -> u32 {
+        self.hedges.load(Relaxed)
+    }
+
+    pub(crate) fn winner(&self) -> u32 {
+        self.winner.load(Relaxed)
+    }
+
+    pub(crate) fn won(&self, hedge: u32) {
+        self.winner.store(hedge, Relaxed);
+    }
+}
+
+/// A part of a call with something of its own: a deadline, or attempts that run beside others.
+///
+/// A policy keeps one on its own stack for as long as the attempt inside it runs, and hands
+/// [`cx.within(&frame)`](Context::within) inward. Policies that make one attempt after the other need none.
+///
+/// ```
+/// use withstand::{Context, Describe, Frame, Operation, Outcome, Policy};
+///
+/// /// Tells what is inside that a tenth of the time is reserved for what comes after it.
+/// struct Reserve;
+/// impl Describe for Reserve {}
+/// impl<T: Send, E: Send> Policy<T, E> for Reserve {
+///     async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+///         match cx.remaining() {
+///             None => op.attempt(cx).await,
+///             Some(left) => {
+///                 let frame = Frame::with_limit(cx, left.mul_f64(0.9));
+///                 op.attempt(cx.within(&frame)).await
+///             }
+///         }
+///     }
+/// }
+/// ```
+pub struct Frame<'a> {
+    parent: Option<&'a Frame<'a>>,
+    telemetry: &'a Telemetry,
+    /// The nearest deadline, and whose it is.
+    deadline: Moment,
+    limit: Duration,
+    scope: Scope,
+    phase: AtomicU8,
+    superseded: AtomicBool,
+    watched: AtomicBool,
+    started: AtomicU32,
+    last_start: AtomicU64,
+}
+
+impl<'a> Frame<'a> {
+    pub(crate) fn root(telemetry: &'a Telemetry, deadline: Moment, limit: Duration) -> Self {
+        Self::of(None, telemetry, deadline, limit, Scope::Deadline)
+    }
+
+    fn of(
+        parent: Option<&'a Frame<'a>>,
+        telemetry: &'a Telemetry,
+        deadline: Moment,
+        limit: Duration,
+        scope: Scope,
+    ) -> Self {
+        Self {
+            parent,
+            telemetry,
+            deadline,
+            limit,
+            scope,
+            phase: AtomicU8::new(Phase::Entry.code()),
+            superseded: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            started: AtomicU32::new(0),
+            last_start: AtomicU64::new(0),
+        }
+    }
+
+    /// A part of the call with attempts of its own: for a policy that runs several at once, one for each.
+    #[must_use]
+    pub fn new(cx: Context<'a>) -> Self {
+        let parent = cx.frame;
+        Self::of(Some(parent), parent.telemetry, parent.deadline, parent.limit, parent.scope)
+    }
+
+    /// A part of the call that may take so long from now. The nearest deadline is published to all that is inside: no
+    /// attempt begins after it. Whoever publishes one ends the attempt at it.
+    #[must_use]
+    pub fn with_limit(cx: Context<'a>, limit: Duration) -> Self {
+        let own = cx.moment().after(limit);
+        let parent = cx.frame;
+        if own < parent.deadline {
+            Self::of(Some(parent), parent.telemetry, own, limit, cx.scope())
+        } else {
+            Self::new(cx)
+        }
+    }
+
+    pub(crate) fn with_telemetry(cx: Context<'a>, telemetry: &'a Telemetry) -> Self {
+        Self { telemetry, ..Self::new(cx) }
+    }
+
+    /// How many attempts inside this part have reached the operation.
+    #[must_use]
+    pub fn attempts_started(&self) -> u32 {
+        self.started.load(Relaxed)
+    }
+
+    /// The nearest deadline, if it is this frame's own and not one of those around it.
+    pub(crate) fn own_deadline(&self) -> Moment {
+        match self.parent {
+            Some(parent) if parent.deadline <= self.deadline => Moment::NEVER,
+            _ => self.deadline,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::from_code(self.phase.load(Relaxed))
+    }
+
+    pub(crate) fn timed_out(&self) -> TimedOut {
+        TimedOut { limit: self.limit, scope: self.scope, phase: self.phase(), attempts: self.attempts_started() }
+    }
+
+    /// Another attempt won the race; what still runs in this frame is about to be dropped.
+    pub(crate) fn supersede(&self) {
+        self.superseded.store(true, Relaxed);
+    }
+
+    /// When the latest attempt in this frame reached the operation. Only kept after [`Context::watch_starts`].
+    pub(crate) fn last_start(&self) -> Option<Moment> {
+        match self.last_start.load(Relaxed) {
+            0 => None,
+            nanos => Some(Moment::from_nanos(nanos)),
+        }
+    }
+
+    fn around(&'a self) -> impl Iterator<Item = &'a Frame<'a>> {
+        std::iter::successors(Some(self), |frame| frame.parent)
+    }
+}
+
+impl fmt::Debug for Frame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frame")
+            .field("deadline", &instant_of(self.deadline))
+            .field("phase", &self.phase())
+            .field("attempts_started", &self.attempts_started())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a call carries inward: its options, the nearest deadline, its place among the attempts, and the way to report.
+///
+/// It is passed by value from layer to layer; a layer that changes something hands a changed copy inward.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    state: &'a CallState,
+    frame: &'a Frame<'a>,
+    attempt: u32,
+    hedge: u16,
+    flags: u16,
+}
+
+const _: () = assert!(size_of::<Context<'_>>() <= 24, "a context is passed by value through every layer");
+
+/// Something outside may attempt this more than once: a limit is one attempt's, not the whole call's.
+const REPEATED: u16 = 1;
+/// A circuit breaker outside counts this attempt as its probe.
+const PROBE: u16 = 2;
+
+impl<'a> Context<'a> {
+    #[inline]
+    pub(crate) fn new(state: &'a CallState, frame: &'a Frame<'a>) -> Self {
+        Self { state, frame, attempt: 1, hedge: 0, flags: 0 }
+    }
+
+    /// The name of the pipeline, if there is one.
+    #[must_use]
+    pub fn pipeline(&self) -> Option<&'a Name> {
+        self.frame.telemetry.pipeline.as_ref()
+    }
+
+    /// The number of the attempt; the first is 1.
+    #[must_use]
+    pub const fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The index of the hedge; the primary is 0.
+    #[must_use]
+    pub fn hedge(&self) -> u32 {
+        u32::from(self.hedge)
+    }
+
+    /// Whether the operation may be carried out more than once.
+    #[must_use]
+    pub fn idempotency(&self) -> Idempotency {
+        self.state.options.idempotency
+    }
+
+    /// How much the call matters.
+    #[must_use]
+    pub fn priority(&self) -> Priority {
+        self.state.options.priority
+    }
+
+    /// The nearest deadline of all that limits what is inside.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        instant_of(self.frame.deadline)
+    }
+
+    /// The time until the nearest deadline; zero if it has passed.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let deadline = self.frame.deadline;
+        (deadline != Moment::NEVER).then(|| deadline.since(self.moment()))
+    }
+
+    /// The present, read at most once at each edge of an attempt and shared by all layers.
+    ///
+    /// Right when an attempt begins and when it has ended; after an `await` on something of one's own, ask
+    /// [`Instant::now`] instead.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        instant_of(self.moment()).unwrap_or_else(Instant::now)
+    }
+
+    /// Another attempt: the `number`th, from 1. What is inside knows that it may be one of several.
+    #[must_use]
+    pub const fn with_attempt(mut self, number: u32) -> Self {
+        self.attempt = number;
+        self.flags |= REPEATED;
+        self
+    }
+
+    /// An attempt beside others: the `index`th hedge, from 1, or the primary, 0. A hedge never waits in a queue and is
+    /// never a probe.
+    #[must_use]
+    pub fn with_hedge(mut self, index: u32) -> Self {
+        self.hedge = u16::try_from(index).unwrap_or(u16::MAX);
+        self.flags |= REPEATED;
+        self
+    }
+
+    /// The same within a frame: the frame's deadline is the nearest one, and attempts are counted in it.
+    #[must_use]
+    pub const fn within<'f>(self, frame: &'f Frame<'f>) -> Context<'f>
+    where
+        'a: 'f,
+    {
+        Context { state: self.state, frame, attempt: self.attempt, hedge: self.hedge, flags: self.flags }
+    }
+
+    /// Reports an event of a policy. The closure runs only if someone listens.
+    #[inline]
+    pub fn emit(&self, policy: &PolicyId, event: impl FnOnce() -> EventKind) {
+        self.frame.telemetry.emit(Some(policy), event);
+    }
+
+    /// What the operation is told about this attempt.
+    #[must_use]
+    pub fn to_attempt(&self) -> Attempt {
+        Attempt { number: self.attempt, hedge: self.hedge(), deadline: self.frame.deadline }
+    }
+
+    #[inline]
+    pub(crate) fn moment(&self) -> Moment {
+        self.state.reading.get()
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> &'a CallState {
+        self.state
+    }
+
+    #[inline]
+    pub(crate) fn frame(&self) -> &'a Frame<'a> {
+        self.frame
+    }
+
+    #[inline]
+    pub(crate) fn telemetry(&self) -> &'a Telemetry {
+        self.frame.telemetry
+    }
+
+    /// The nearest deadline as a moment.
+    pub(crate) fn deadline_moment(&self) -> Moment {
+        self.frame.deadline
+    }
+
+    pub(crate) fn as_probe(mut self) -> Self {
+        self.flags |= PROBE;
+        self
+    }
+
+    pub(crate) fn is_probe(&self) -> bool {
+        self.flags & PROBE != 0
+    }
+
+    fn scope(&self) -> Scope {
+        if self.flags & REPEATED == 0 { Scope::Total } else { Scope::Attempt }
+    }
+
+    /// What this call is doing now, for the timeouts around it to tell.
+    pub(crate) fn enter(&self, phase: Phase) {
+        self.frame.around().for_each(|frame| frame.phase.store(phase.code(), Relaxed));
+    }
+
+    /// From now on the frame keeps when an attempt reaches the operation, which costs a reading of the clock.
+    pub(crate) fn watch_starts(&self) {
+        self.frame.watched.store(true, Relaxed);
+    }
+
+    /// Whether the nearest deadline has passed.
+    #[inline]
+    pub(crate) fn is_late(&self) -> bool {
+        self.frame.deadline != Moment::NEVER && self.moment() >= self.frame.deadline
+    }
+
+    /// The attempt reaches the operation now, unless it is too late for that.
+    #[inline]
+    pub(crate) fn operation_starts(&self) -> Result<(), TimedOut> {
+        if self.is_late() {
+            return Err(self.frame.timed_out());
+        }
+        bump(&self.state.attempts);
+        if self.hedge > 0 {
+            bump(&self.state.hedges);
+        }
+        for frame in self.frame.around() {
+            frame.phase.store(Phase::Attempt.code(), Relaxed);
+            bump(&frame.started);
+            if frame.watched.load(Relaxed) {
+                frame.last_start.store(self.moment().nanos(), Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an attempt that is being dropped lost a race.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.frame.around().any(|frame| frame.superseded.load(Relaxed))
+    }
+}
+
+impl fmt::Debug for Context<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("pipeline", &self.pipeline())
+            .field("attempt", &self.attempt)
+            .field("hedge", &self.hedge)
+            .field("deadline", &self.deadline())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The moment of a caller's deadline and the time left to it.
+pub(crate) fn deadline_of(options: &CallOptions, reading: &Reading) -> (Moment, Duration) {
+    match options.deadline {
+        None => (Moment::NEVER, Duration::ZERO),
+        Some(deadline) => {
+            let deadline = moment_of(deadline);
+            (deadline, deadline.since(reading.get()))
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What is known of the calls of a closed phase, and whether it is enough to open the circuit.
+
+use std::time::Duration;
+
+use crate::engine::{
+    moment::Moment,
+    window::{CountWindow, Outcome, Run, Stale, Streak, Tally, TimeWindow},
+};
+
+use super::{
+    report::{SLOW, Trigger},
+    settings::Settings,
+};
+
+/// The caller's clock: read when something first needs the time, and only once.
+pub(super) struct Reading<F> {
+    read: Option<F>,
+    moment: Moment,
+}
+
+impl<F: FnOnce() -> Moment> Reading<F> {
+    pub(super) fn new(read: F) -> Self {
+        Self { read: Some(read), moment: Moment::NEVER }
+    }
+
+    pub(super) fn get(&mut self) -> Moment {
+        if let Some(read) = self.read.take() {
+            self.moment = read();
+        }
+        self.moment
+    }
+}
+
+/// What finished, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished {
+    pub(super) outcome: Outcome,
+    label: &'static str,
+}
+
+impl Finished {
+    pub(super) fn success(slow: bool) -> Self {
+        Self { outcome: Outcome { failure: false, slow }, label: if slow { SLOW } else { "" } }
+    }
+
+    pub(super) fn failure(slow: bool, label: &'static str) -> Self {
+        Self { outcome: Outcome { failure: true, slow }, label }
+    }
+}
+
+/// Why the circuit opens.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cause {
+    pub(super) trigger: Trigger,
+    pub(super) tally: Tally,
+    pub(super) label: &'static str,
+}
+
+impl Cause {
+    pub(super) fn new(trigger: Trigger, tally: Tally, finished: Finished) -> Self {
+        Self { trigger, tally, label: finished.label }
+    }
+}
+
+/// The windows of a circuit and their thresholds.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    time: Option<TimeWindow>,
+    count: Option<CountWindow>,
+    streak: Option<(Streak, u32, Duration)>,
+    failure_rate: f64,
+    slow_rate: Option<f64>,
+    min_in_time: u32,
+    min_in_count: u32,
+}
+
+impl Evidence {
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            time: settings.time_window.map(TimeWindow::new),
+            count: settings.count_window.map(CountWindow::new),
+            streak: settings.consecutive.map(|(length, span)| (Streak::new(), length, span)),
+            failure_rate: settings.failure_rate,
+            slow_rate: settings.slow_rate,
+            min_in_time: settings.min_calls,
+            // More calls than the window has room for would never be seen. Time has room for any number.
+            min_in_count: settings.count_window.map_or(settings.min_calls, |size| settings.min_calls.min(size)),
+        }
+    }
+
+    /// Starts the generation knowing nothing. One thread at a time, and before any recorder learns the generation.
+    pub(super) fn begin(&self, generation: u32) {
+        if let Some(time) = &self.time {
+            time.begin(generation);
+        }
+        if let Some(count) = &self.count {
+            count.begin(generation);
+        }
+        if let Some((streak, ..)) = &self.streak {
+            streak.begin(generation);
+        }
+    }
+
+    /// Takes a result in. Gives the reason to open if there now is one.
+    pub(super) fn record<F: FnOnce() -> Moment>(
+        &self,
+        generation: u32,
+        finished: Finished,
+        now: &mut Reading<F>,
+    ) -> Result<Option<Cause>, Stale> {
+        let outcome = finished.outcome;
+        let in_time = match &self.time {
+            Some(time) => time.record(generation, outcome, now.get())?,
+            None => None,
+        };
+        let in_count = match &self.count {
+            Some(count) => Some(count.record(generation, outcome)?),
+            None => None,
+        };
+        let run = match &self.streak {
+            Some((streak, ..)) if outcome.failure => Some(streak.failure(generation, now.get())?),
+            Some((streak, ..)) => streak.success(generation).map(|()| None)?,
+            None => None,
+        };
+        let tripped =
+            self.tripped_by_rate(in_time, in_count).or_else(|| self.tripped_by_streak(run?, now, in_time.or(in_count)));
+        Ok(tripped.map(|(trigger, tally)| Cause::new(trigger, tally, finished)))
+    }
+
+    /// The window to show to people, with its rates if it holds enough calls, and the run of failures.
+    pub(super) fn view(&self, generation: u32, now: Moment) -> (Tally, bool, u32) {
+        let (tally, min_calls) = match (&self.time, &self.count) {
+            (Some(time), _) => (time.tally(generation, now), self.min_in_time),
+            (None, Some(count)) => (count.tally(generation), self.min_in_count),
+            (None, None) => (Tally::default(), self.min_in_time),
+        };
+        let known = tally.calls > 0 && tally.calls >= min_calls;
+        let run = self.streak.as_ref().map_or(0, |(streak, ..)| streak.run(generation).length);
+        (tally, known, run)
+    }
+
+    fn tripped_by_rate(&self, in_time: Option<Tally>, in_count: Option<Tally>) -> Option<(Trigger, Tally)> {
+        let filled = [
+            in_time.filter(|tally| tally.calls >= self.min_in_time),
+            in_count.filter(|tally| tally.calls >= self.min_in_count),
+        ];
+        let first = |exceeds: &dyn Fn(&Tally) -> bool| filled.into_iter().flatten().find(exceeds);
+        let by_failures = first(&|tally| tally.failure_rate() >= self.failure_rate);
+        let by_slowness = || {
+            let limit = self.slow_rate?;
+            first(&|tally| tally.slow_rate() >= limit)
+        };
+        by_failures
+            .map(|tally| (Trigger::FailureRate, tally))
+            .or_else(|| by_slowness().map(|tally| (Trigger::SlowRate, tally)))
+    }
+
+    fn tripped_by_streak<F: FnOnce() -> Moment>(
+        &self,
+        run: Run,
+        now: &mut Reading<F>,
+        tally: Option<Tally>,
+    ) -> Option<(Trigger, Tally)> {
+        let (_, length, span) = self.streak.as_ref()?;
+        let long_enough = run.length >= *length && now.get().since(run.start) >= *span;
+        // Without a window the run itself is all that was looked at.
+        let tally = tally.unwrap_or(Tally { calls: run.length, failures: run.length, slow: 0 });
+        long_enough.then_some((Trigger::Consecutive, tally))
+    }
+}

@@ -1,0 +1,324 @@
+//! A circuit breaker without its policy: closed, open, half-open or isolated.
+//!
+//! ```text
+//!              a rate or a run of failures reaches its threshold
+//!   +--------+ ------------------------------------------------> +------+
+//!   | closed |                                                   | open | <-+
+//!   +--------+ <-- enough probes succeed -- +-----------+ <----- +------+   |
+//!                                           | half-open |   first call at   |
+//!                                           +-----------+   or after the    |
+//!                                                 |         break's end     |
+//!                                                 +-- too many probes fail -+
+//!
+//!   any --- isolate ---> isolated --- last release ---> closed          open, half-open --- reset ---> closed
+//! ```
+//!
+//! **Generations.** Every transition, and every reset, starts a new generation. A [`Ticket`] carries the one in which
+//! its call was admitted, and a result of an earlier generation changes nothing.
+//!
+//! **What takes the lock.** Nothing while the circuit is closed and nothing trips: admission reads one word, and
+//! recording changes the counters of [`window`](crate::engine::window). Nothing while it is open or half-open and full:
+//! a second word, a gate, holds the moment before which no call can be admitted. All else happens under one mutex, in
+//! [`transitions`], which runs no foreign code: not the caller's clock, and not its observers, who learn of the changes
+//! from a list that the caller hands out after the lock is gone.
+//!
+//! **Time** is whatever the caller says. Threads may bring their readings out of order by the time between reading the
+//! clock and using it; that moves an effect by as much and breaks nothing.
+
+mod evidence;
+mod half_open;
+mod report;
+mod settings;
+mod transitions;
+mod word;
+
+#[cfg(all(test, not(model_loom)))]
+mod reference;
+#[cfg(all(test, not(model_loom)))]
+mod tests;
+
+use std::{fmt, num::NonZeroU64, sync::PoisonError, time::Duration};
+
+pub(crate) use report::{Change, Refusal, Snapshot, State};
+pub use report::{ClosedBy, Recorded, Trigger};
+#[cfg(all(test, not(model_loom)))]
+pub(crate) use report::{LEASE, SLOW};
+pub(crate) use settings::{MAX_PROBES, Settings};
+
+use super::{
+    moment::{self, Moment},
+    rng::Rng,
+    sync::{AtomicU64, Mutex, Ordering},
+};
+use evidence::{Evidence, Finished, Reading};
+use transitions::{Control, Locked};
+use word::{Mode, Word};
+
+/// The state machine.
+///
+/// # Memory ordering
+///
+/// `word` is stored with release under the lock and loaded with acquire: who learns a generation sees its windows
+/// emptied and its gates set. The gates and `longest_wait` are relaxed: they are hints for refusing early, and a
+/// refusal that rests on a value a moment old is one that was right a moment ago.
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    word: AtomicU64,
+    /// Open: the end of the break. A gate: before this moment no call can be admitted.
+    break_end: AtomicU64,
+    /// Half-open: the gate of that state, when the first lease ends; 0 while there is room. Each state has a gate of
+    /// its own, so that who read the word just before a transition does not take the one for the other.
+    lease_end: AtomicU64,
+    /// Half-open: nobody is told to wait longer than this, the length of the last break, in nanoseconds.
+    longest_wait: AtomicU64,
+    /// How long a probe may be out, in nanoseconds.
+    lease: AtomicU64,
+    evidence: Evidence,
+    control: Mutex<Control>,
+    settings: Settings,
+    rng: Rng,
+}
+
+impl Circuit {
+    /// A closed circuit with empty windows.
+    pub(crate) fn new(settings: Settings, rng: Rng) -> Self {
+        let settings = settings.within_limits();
+        Self {
+            word: AtomicU64::new(Word::new(Mode::Closed, 0).0),
+            break_end: AtomicU64::new(0),
+            lease_end: AtomicU64::new(0),
+            longest_wait: AtomicU64::new(0),
+            lease: AtomicU64::new(moment::nanos(settings.lease)),
+            evidence: Evidence::new(&settings),
+            control: Mutex::new(Control::new(&settings, rng.uniform())),
+            settings,
+            rng,
+        }
+    }
+
+    /// Asks to make a call. `now` is read only if the circuit is not closed. A call that may not probe (a hedge) is
+    /// refused by a circuit that is not closed, and changes nothing.
+    pub(crate) fn admit(
+        &self,
+        now: impl FnOnce() -> Moment,
+        may_probe: bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<Ticket<'_>, Refusal> {
+        let word = self.load();
+        match word.mode() {
+            Mode::Closed => Ok(self.ticket(word.generation(), None)),
+            Mode::Isolated => Err(Refusal::Isolated),
+            mode @ (Mode::Open | Mode::HalfOpen) => {
+                let now = now();
+                self.refuse_at_gate(mode, now)?;
+                self.lock(changes).admit(now, may_probe).map(|(generation, probe)| self.ticket(generation, probe))
+            }
+        }
+    }
+
+    /// How long probes admitted from now on may be out.
+    pub(crate) fn set_lease(&self, lease: Duration) {
+        // Relaxed: a number that orders nothing else.
+        self.lease.store(moment::nanos(lease), Ordering::Relaxed);
+    }
+
+    /// Refuses every call until released as often as isolated.
+    pub(crate) fn isolate(&self, now: Moment, changes: &mut Vec<Change>) {
+        self.lock(changes).isolate(now);
+    }
+
+    /// Takes one [`isolate`](Self::isolate) back; the last one closes the circuit, with empty windows.
+    pub(crate) fn release(&self, now: Moment, changes: &mut Vec<Change>) {
+        self.lock(changes).release(now);
+    }
+
+    /// Closes the circuit, with empty windows; calls under way are forgotten. An isolated circuit stays isolated: who
+    /// isolated it has not released it, and on release it is as if reset anyway.
+    pub(crate) fn reset(&self, now: Moment, changes: &mut Vec<Change>) {
+        self.lock(changes).reset(now);
+    }
+
+    /// Notices probes whose lease has run out, as admission does, for owners who do not want to wait for a call.
+    pub(crate) fn settle(&self, now: Moment, changes: &mut Vec<Change>) {
+        self.lock(changes).settle(now);
+    }
+
+    /// Grows, wrapping, with every transition and every reset.
+    pub(crate) fn generation(&self) -> u32 {
+        self.load().generation()
+    }
+
+    /// The state at `now`. Looking changes nothing.
+    pub(crate) fn state(&self, now: Moment) -> State {
+        match self.load().mode() {
+            Mode::Closed => State::Closed,
+            Mode::Isolated => State::Isolated,
+            Mode::Open | Mode::HalfOpen => self.snapshot(now).state,
+        }
+    }
+
+    /// All there is to see at `now`. Looking changes nothing: a lease that has run out shows in `state` and
+    /// `open_until` at once, and in the numbers of probes when it is noticed (see [`settle`](Self::settle)).
+    pub(crate) fn snapshot(&self, now: Moment) -> Snapshot {
+        let mut none = Vec::new();
+        let locked = self.lock(&mut none);
+        let word = locked.word();
+        let control = &*locked.control;
+        let (state, open_until) = control.view(word.mode(), &self.settings, now);
+        let (tally, known, consecutive_failures) = self.evidence.view(word.generation(), now);
+        Snapshot {
+            state,
+            generation: word.generation(),
+            open_until,
+            calls: tally.calls,
+            failures: tally.failures,
+            slow: tally.slow,
+            failure_rate: known.then(|| tally.failure_rate()),
+            slow_rate: known.then(|| tally.slow_rate()),
+            consecutive_failures,
+            probes_in_flight: control.phase.in_flight(),
+            probe_successes: control.phase.successes(),
+            probe_failures: control.phase.failures(),
+            reopenings: control.reopenings,
+        }
+    }
+
+    fn load(&self) -> Word {
+        Word(self.word.load(Ordering::Acquire))
+    }
+
+    fn ticket(&self, generation: u32, probe: Option<NonZeroU64>) -> Ticket<'_> {
+        Ticket { circuit: self, generation, probe }
+    }
+
+    /// The refusal that needs no lock.
+    fn refuse_at_gate(&self, mode: Mode, now: Moment) -> Result<(), Refusal> {
+        let load = |word: &AtomicU64| word.load(Ordering::Relaxed);
+        let gate = match mode {
+            Mode::Open => load(&self.break_end),
+            _ => load(&self.lease_end),
+        };
+        let gate = Moment::from_nanos(gate);
+        if now >= gate {
+            return Ok(());
+        }
+        let retry_after = gate.since(now);
+        Err(match mode {
+            Mode::Open => Refusal::Open { retry_after },
+            _ => Refusal::HalfOpen { retry_after: retry_after.min(Duration::from_nanos(load(&self.longest_wait))) },
+        })
+    }
+
+    fn lock<'a>(&'a self, changes: &'a mut Vec<Change>) -> Locked<'a> {
+        Locked {
+            circuit: self,
+            // Nothing under the lock panics, so a poisoned lock guards a sound state.
+            control: self.control.lock().unwrap_or_else(PoisonError::into_inner),
+            changes,
+        }
+    }
+
+    /// Takes in the result of a call that was admitted by the closed circuit of `generation`.
+    fn record(
+        &self,
+        generation: u32,
+        finished: Finished,
+        now: impl FnOnce() -> Moment,
+        changes: &mut Vec<Change>,
+    ) -> Recorded {
+        if self.generation() != generation {
+            return Recorded::Stale;
+        }
+        let mut now = Reading::new(now);
+        let Ok(cause) = self.evidence.record(generation, finished, &mut now) else {
+            return Recorded::Stale;
+        };
+        if let Some(cause) = cause {
+            let now = now.get();
+            let mut locked = self.lock(changes);
+            // Of several results that reach a threshold at once, the first one here makes the transition.
+            if locked.word().generation() == generation {
+                locked.open(now, cause);
+            }
+        }
+        Recorded::Counted
+    }
+
+    fn finish_probe(
+        &self,
+        generation: u32,
+        id: NonZeroU64,
+        finished: Finished,
+        now: impl FnOnce() -> Moment,
+        changes: &mut Vec<Change>,
+    ) -> Recorded {
+        if self.generation() != generation {
+            return Recorded::Stale;
+        }
+        let now = now();
+        self.lock(changes).finish_probe(generation, id, finished, now)
+    }
+}
+
+/// An admitted call. It ends as a success, as a failure, or abandoned: dropped, which records nothing and, if it was
+/// a probe, lets another one take its place.
+#[must_use = "a dropped ticket is an abandoned call"]
+pub(crate) struct Ticket<'a> {
+    circuit: &'a Circuit,
+    generation: u32,
+    probe: Option<NonZeroU64>,
+}
+
+impl Ticket<'_> {
+    /// Whether this call helps to decide if the circuit closes.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.probe.is_some()
+    }
+
+    /// The call succeeded. `now` is read only if something needs the time.
+    pub(crate) fn success(self, slow: bool, now: impl FnOnce() -> Moment, changes: &mut Vec<Change>) -> Recorded {
+        self.finish(Finished::success(slow), now, changes)
+    }
+
+    /// The call failed; `label` says how, for the report of an opening.
+    pub(crate) fn failure(
+        self,
+        slow: bool,
+        label: &'static str,
+        now: impl FnOnce() -> Moment,
+        changes: &mut Vec<Change>,
+    ) -> Recorded {
+        self.finish(Finished::failure(slow, label), now, changes)
+    }
+
+    fn finish(mut self, finished: Finished, now: impl FnOnce() -> Moment, changes: &mut Vec<Change>) -> Recorded {
+        let (circuit, generation) = (self.circuit, self.generation);
+        match self.probe {
+            None => circuit.record(generation, finished, now, changes),
+            Some(id) => {
+                let recorded = circuit.finish_probe(generation, id, finished, now, changes);
+                // Only now: had the caller's clock panicked, the probe would have been abandoned.
+                self.probe = None;
+                recorded
+            }
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let Some(id) = self.probe else { return };
+        if self.circuit.generation() == self.generation {
+            self.circuit.lock(&mut Vec::new()).abandon_probe(self.generation, id);
+        }
+    }
+}
+
+impl fmt::Debug for Ticket<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("generation", &self.generation)
+            .field("probe", &self.probe)
+            .finish_non_exhaustive()
+    }
+}

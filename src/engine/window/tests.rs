@@ -1,0 +1,105 @@
+//! What holds for each window by itself. The circuit's reference model covers how they count.
+
+use std::{sync::Barrier, thread, time::Duration};
+
+use super::{CountWindow, MAX_CONSECUTIVE, MAX_COUNT_WINDOW, Outcome, Stale, Streak, TimeWindow};
+use crate::engine::moment::Moment;
+
+const FAILED: Outcome = Outcome { failure: true, slow: false };
+const SLOW: Outcome = Outcome { failure: false, slow: true };
+const NOW: Moment = Moment::from_nanos(123_456_789);
+
+#[test]
+fn a_result_of_an_earlier_generation_changes_no_window() {
+    let (count, time) = (CountWindow::new(3), TimeWindow::new(Duration::from_secs(1)));
+    let streak = Streak::new();
+    // Across the wrap of the generation too.
+    for generation in [u32::MAX - 1, u32::MAX, 0, 1] {
+        let past = generation.wrapping_sub(1);
+        count.begin(generation);
+        time.begin(generation);
+        streak.begin(generation);
+        assert_eq!(count.record(past, FAILED), Err(Stale));
+        assert_eq!(time.record(past, FAILED, NOW), Err(Stale));
+        assert_eq!(streak.failure(past, NOW), Err(Stale));
+        assert_eq!(streak.success(past), Err(Stale));
+        assert_eq!(count.tally(generation).calls, 0);
+        assert_eq!(time.tally(generation, NOW).calls, 0);
+        assert_eq!(streak.run(generation).length, 0);
+        assert_eq!(count.record(generation, FAILED).map(|t| t.failures), Ok(1));
+        let summed = time.record(generation, FAILED, NOW).unwrap().unwrap();
+        assert_eq!((summed.calls, summed.failures), (1, 1));
+        assert_eq!(streak.failure(generation, NOW).map(|r| r.length), Ok(1));
+    }
+}
+
+#[test]
+fn the_largest_count_window_counts_to_its_size_in_every_field() {
+    let window = CountWindow::new(u32::MAX);
+    window.begin(1);
+    let both = Outcome { failure: true, slow: true };
+    for _ in 0..MAX_COUNT_WINDOW + 100 {
+        window.record(1, both).unwrap();
+    }
+    let tally = window.tally(1);
+    assert_eq!(tally.calls, MAX_COUNT_WINDOW);
+    assert_eq!((tally.failures, tally.slow), (tally.calls, tally.calls));
+    assert_eq!(tally, window.recount(1));
+}
+
+#[test]
+fn after_many_recorders_at_once_the_totals_are_those_of_the_ring() {
+    for size in [1, 2, 7] {
+        let window = CountWindow::new(size);
+        let barrier = Barrier::new(4);
+        window.begin(9);
+        thread::scope(|scope| {
+            for outcome in [FAILED, SLOW, FAILED, SLOW] {
+                let (window, barrier) = (&window, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for _ in 0..20_000 {
+                        let tally = window.record(9, outcome).unwrap();
+                        assert!(tally.failures <= tally.calls && tally.calls <= size);
+                    }
+                });
+            }
+        });
+        assert_eq!(window.tally(9), window.recount(9));
+        assert_eq!(window.tally(9).calls, size);
+    }
+}
+
+#[test]
+fn a_time_window_loses_no_call_of_many_recorders_at_once() {
+    let window = TimeWindow::new(Duration::from_secs(1));
+    window.begin(1);
+    thread::scope(|scope| {
+        for outcome in [FAILED, SLOW, FAILED, SLOW] {
+            let window = &window;
+            scope.spawn(move || {
+                for step in 0..10_000 {
+                    // Through all slots of the window, and not beyond.
+                    let now = Moment::from_nanos(step * 99_999);
+                    assert!(window.record(1, outcome, now).is_ok());
+                }
+            });
+        }
+    });
+    let tally = window.tally(1, Moment::from_nanos(999_999_999));
+    assert_eq!((tally.calls, tally.failures, tally.slow), (40_000, 20_000, 20_000));
+}
+
+#[test]
+fn a_streak_stays_at_its_longest_and_keeps_its_start() {
+    let streak = Streak::new();
+    streak.begin(1);
+    for _ in 0..MAX_CONSECUTIVE + 10 {
+        streak.failure(1, NOW).unwrap();
+    }
+    let run = streak.failure(1, Moment::NEVER).unwrap();
+    assert_eq!(run.length, MAX_CONSECUTIVE);
+    assert_eq!(run.start, Moment::from_nanos(123_000_000));
+    assert_eq!(streak.success(1), Ok(()));
+    assert_eq!(streak.run(1).length, 0);
+}

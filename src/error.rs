@@ -1,0 +1,491 @@
+//! What a call can end with when it does not succeed, and what a builder says of nonsense.
+
+use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+
+use crate::{engine::refused::Refused, name::Name};
+
+/// Why a call did not succeed: one flat type, however many layers and pipelines it went through.
+///
+/// ```
+/// use withstand::Error;
+///
+/// fn answer(error: Error<std::io::Error>) -> u16 {
+///     match error {
+///         Error::Operation(_) => 502,                  // the dependency's own error, untouched
+///         Error::Timeout(timed_out) => {
+///             eprintln!("{timed_out}");                // limit, scope, phase, attempts made
+///             504
+///         }
+///         Error::Rejected(rejection) => {              // never reached the dependency
+///             eprintln!("{rejection}");                // which policy, why, when to come back
+///             503
+///         }
+///         _ => 500,
+///     }
+/// }
+/// ```
+///
+/// `{}` prints one line without the source, as error reporters expect; `{:#}` prints the operation's error too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error<E> {
+    /// The operation's own error, untouched. It is the [`source`](StdError::source) of the whole.
+    Operation(E),
+    /// A timeout or a deadline ended the call.
+    Timeout(TimedOut),
+    /// A policy refused the call; what was refused did not reach the dependency.
+    Rejected(Rejection),
+}
+
+impl<E> Error<E> {
+    /// The operation's own error, if it is one.
+    #[must_use]
+    pub fn operation(&self) -> Option<&E> {
+        match self {
+            Self::Operation(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The operation's own error by value, if it is one.
+    #[must_use]
+    pub fn into_operation(self) -> Option<E> {
+        match self {
+            Self::Operation(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The timeout, if it is one.
+    #[must_use]
+    pub fn timed_out(&self) -> Option<&TimedOut> {
+        match self {
+            Self::Timeout(timed_out) => Some(timed_out),
+            _ => None,
+        }
+    }
+
+    /// The rejection, if it is one.
+    #[must_use]
+    pub fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the operation's own error.
+    #[must_use]
+    pub fn is_operation(&self) -> bool {
+        matches!(self, Self::Operation(_))
+    }
+
+    /// Whether it is a timeout.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Timeout(_))
+    }
+
+    /// Whether it is a rejection: refused in this process, without calling the dependency.
+    #[must_use]
+    pub fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected(_))
+    }
+
+    /// When to come back, where the policy that refused knows it.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.rejection().and_then(Rejection::retry_after)
+    }
+
+    /// The same error with the operation's own error mapped.
+    pub fn map<F>(self, op: impl FnOnce(E) -> F) -> Error<F> {
+        match self {
+            Self::Operation(error) => Error::Operation(op(error)),
+            Self::Timeout(timed_out) => Error::Timeout(timed_out),
+            Self::Rejected(rejection) => Error::Rejected(rejection),
+        }
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operation(error) if f.alternate() => write!(f, "the operation failed: {error:#}"),
+            Self::Operation(_) => f.write_str("the operation failed"),
+            Self::Timeout(timed_out) => timed_out.fmt(f),
+            Self::Rejected(rejection) => rejection.fmt(f),
+        }
+    }
+}
+
+impl<E: StdError + 'static> StdError for Error<E> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Operation(error) => Some(error),
+            Self::Timeout(_) | Self::Rejected(_) => None,
+        }
+    }
+}
+
+impl<E> From<TimedOut> for Error<E> {
+    fn from(timed_out: TimedOut) -> Self {
+        Self::Timeout(timed_out)
+    }
+}
+
+impl<E> From<Rejection> for Error<E> {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+/// A timeout or a deadline that ended a call: which, and what the call was doing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("timed out: the {scope} limit of {limit:?} passed during {phase} ({attempts} made)", attempts = Attempts(*attempts))]
+pub struct TimedOut {
+    pub(crate) limit: Duration,
+    pub(crate) scope: Scope,
+    pub(crate) phase: Phase,
+    pub(crate) attempts: u32,
+}
+
+struct Attempts(u32);
+
+impl fmt::Display for Attempts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("no attempt"),
+            1 => f.write_str("1 attempt"),
+            n => write!(f, "{n} attempts"),
+        }
+    }
+}
+
+impl TimedOut {
+    /// How long it was allowed to take. For a deadline given by the caller: the time that was left when the call began.
+    #[must_use]
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+
+    /// What was limited: the whole call, one attempt, or the caller's own deadline.
+    #[must_use]
+    pub const fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// What the call was doing when the time was up.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How many attempts had reached the operation within this limit.
+    #[must_use]
+    pub const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+}
+
+/// What a timeout limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The whole call: a timeout that is inside no retry and no hedge.
+    Total,
+    /// One attempt: a timeout inside a retry or a hedge.
+    Attempt,
+    /// The caller's own deadline, from [`CallOptions::deadline`](crate::CallOptions::deadline).
+    Deadline,
+}
+
+impl Scope {
+    /// The word in lower case: `"total"`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Total => "total",
+            Self::Attempt => "attempt",
+            Self::Deadline => "deadline",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a call was doing when its time was up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Nothing yet: the deadline had passed at entry, or a policy of the user's own held the call.
+    Entry,
+    /// Waiting in a queue.
+    Queue,
+    /// Waiting between two attempts.
+    Backoff,
+    /// The operation was running.
+    Attempt,
+    /// An asynchronous fallback was running.
+    Fallback,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Entry, Self::Queue, Self::Backoff, Self::Attempt, Self::Fallback];
+
+    /// The phase as a number that fits an atomic.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Entry => 0,
+            Self::Queue => 1,
+            Self::Backoff => 2,
+            Self::Attempt => 3,
+            Self::Fallback => 4,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Self {
+        Self::ALL.into_iter().find(|phase| phase.code() == code).unwrap_or(Self::Entry)
+    }
+
+    /// The word in lower case: `"queue"`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Entry => "entry",
+            Self::Queue => "queue",
+            Self::Backoff => "backoff",
+            Self::Attempt => "attempt",
+            Self::Fallback => "fallback",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entry => "entry",
+            Self::Queue => "the wait in a queue",
+            Self::Backoff => "the backoff between attempts",
+            Self::Attempt => "an attempt",
+            Self::Fallback => "the fallback",
+        })
+    }
+}
+
+/// A refusal: which policy, why, and when to come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    policy: Name,
+    reason: Reason,
+    retry_after: Option<Duration>,
+}
+
+impl Rejection {
+    /// A refusal by the policy of that name. For policies of one's own; ours make theirs.
+    #[must_use]
+    pub fn new(policy: impl Into<Name>, reason: Reason) -> Self {
+        Self { policy: policy.into(), reason, retry_after: None }
+    }
+
+    /// The same refusal with a time after which to come back.
+    #[must_use]
+    pub fn with_retry_after(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.retry_after = after.into();
+        self
+    }
+
+    /// The name of the policy that refused.
+    #[must_use]
+    pub fn policy(&self) -> &Name {
+        &self.policy
+    }
+
+    /// Why.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// When to come back, where it is known.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rejected by {}: {}", self.policy, self.reason)?;
+        match self.retry_after {
+            Some(after) => write!(f, ", retry after {after:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for Rejection {}
+
+/// Why a policy refused a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The circuit is open: the dependency failed too often of late.
+    CircuitOpen,
+    /// The circuit is half-open and its probes are all taken; or this was a hedge, which is never a probe.
+    CircuitHalfOpen,
+    /// An operator holds the circuit open.
+    Isolated,
+    /// No permit is free, and no place in the queue.
+    BulkheadFull,
+    /// A place in the queue, but no permit within the longest wait.
+    QueueTimeout,
+    /// A rate limit is used up.
+    RateLimited,
+    /// Shed to protect this process from overload.
+    Shed,
+    /// A single future was asked for a second attempt by a policy that says it makes only one.
+    AlreadyAttempted,
+    /// A reason of a user's own policy.
+    Custom(&'static str),
+}
+
+impl Reason {
+    /// The reason in snake case, as telemetry has it: `"circuit_open"`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CircuitOpen => "circuit_open",
+            Self::CircuitHalfOpen => "circuit_half_open",
+            Self::Isolated => "isolated",
+            Self::BulkheadFull => "bulkhead_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::RateLimited => "rate_limited",
+            Self::Shed => "shed",
+            Self::AlreadyAttempted => "already_attempted",
+            Self::Custom(reason) => reason,
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CircuitOpen => "the circuit is open",
+            Self::CircuitHalfOpen => "the circuit is half-open and its probes are taken",
+            Self::Isolated => "the circuit is isolated by hand",
+            Self::BulkheadFull => "no permit is free",
+            Self::QueueTimeout => "no permit came free within the longest wait",
+            Self::RateLimited => "the rate limit is used up",
+            Self::Shed => "shed to protect this process",
+            Self::AlreadyAttempted => "a single future cannot be attempted twice",
+            Self::Custom(reason) => reason,
+        })
+    }
+}
+
+/// Nonsense in a configuration, found by `build()` before the first call.
+///
+/// It names the pipeline and the policy (where they are known), the field, the value, and what would be accepted:
+///
+/// ```
+/// use withstand::{CircuitBreaker, Pipeline};
+///
+/// let error = Pipeline::builder("users-api")
+///     .circuit_breaker(CircuitBreaker::builder().failure_rate(f64::NAN))
+///     .build()
+///     .unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "pipeline `users-api`, policy `circuit_breaker`: failure_rate is NaN; accepted: more than 0 and at most 1",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(Box<Nonsense>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Nonsense {
+    pipeline: Option<Name>,
+    policy: Option<Name>,
+    field: &'static str,
+    value: String,
+    accepted: Cow<'static, str>,
+}
+
+impl ConfigError {
+    /// An error about a field, its value, and what would be accepted.
+    #[must_use]
+    pub fn new(field: &'static str, value: impl fmt::Display, accepted: impl Into<Cow<'static, str>>) -> Self {
+        let (value, accepted) = (value.to_string(), accepted.into());
+        Self(Box::new(Nonsense { pipeline: None, policy: None, field, value, accepted }))
+    }
+
+    /// The same error about a policy of that name, unless it names one already.
+    #[must_use]
+    pub fn in_policy(mut self, policy: &Name) -> Self {
+        self.0.policy.get_or_insert_with(|| policy.clone());
+        self
+    }
+
+    /// The same error about a pipeline of that name, unless it names one already.
+    #[must_use]
+    pub fn in_pipeline(mut self, pipeline: &Name) -> Self {
+        self.0.pipeline.get_or_insert_with(|| pipeline.clone());
+        self
+    }
+
+    /// The pipeline's name, if one was being built.
+    #[must_use]
+    pub fn pipeline(&self) -> Option<&Name> {
+        self.0.pipeline.as_ref()
+    }
+
+    /// The policy's name, if the error is about one.
+    #[must_use]
+    pub fn policy(&self) -> Option<&Name> {
+        self.0.policy.as_ref()
+    }
+
+    /// The field, as the builder's method is called.
+    #[must_use]
+    pub fn field(&self) -> &'static str {
+        self.0.field
+    }
+
+    /// The value that was given.
+    #[must_use]
+    pub fn value(&self) -> &str {
+        &self.0.value
+    }
+
+    /// What would be accepted.
+    #[must_use]
+    pub fn accepted(&self) -> &str {
+        &self.0.accepted
+    }
+}
+
+impl From<Refused> for ConfigError {
+    fn from(refused: Refused) -> Self {
+        Self::new(refused.field, refused.value, refused.accepted)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Nonsense { pipeline, policy, field, value, accepted } = &*self.0;
+        match (pipeline, policy) {
+            (Some(pipeline), Some(policy)) => write!(f, "pipeline `{pipeline}`, policy `{policy}`: ")?,
+            (Some(pipeline), None) => write!(f, "pipeline `{pipeline}`: ")?,
+            (None, Some(policy)) => write!(f, "policy `{policy}`: ")?,
+            (None, None) => {}
+        }
+        write!(f, "{field} is {value}; accepted: {accepted}")
+    }
+}
+
+impl StdError for ConfigError {}

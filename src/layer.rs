@@ -1,0 +1,157 @@
+//! What a layer tells about itself as data.
+
+use std::{fmt, num::NonZeroU32, time::Duration};
+
+use crate::{
+    event::{Kind, PolicyId},
+    name::Name,
+};
+
+/// A layer of a pipeline as data: its name, its settings, and the bounds it keeps.
+///
+/// A policy of one's own that describes itself keeps [`explain()`](crate::Pipeline::explain) exact:
+///
+/// ```
+/// use std::time::Duration;
+/// use withstand::{Describe, LayerInfo};
+///
+/// struct RateLimit { per_second: u32, max_wait: Duration }
+/// impl Describe for RateLimit {
+///     fn describe(&self, out: &mut Vec<LayerInfo>) {
+///         out.push(
+///             LayerInfo::custom("rate_limit")
+///                 .setting("per_second", self.per_second)
+///                 .setting("max_wait", format_args!("{:?}", self.max_wait))
+///                 .attempts(1)
+///                 .added_time(self.max_wait),
+///         );
+///     }
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct LayerInfo {
+    pub(crate) id: PolicyId,
+    pub(crate) settings: Vec<(&'static str, String)>,
+    pub(crate) role: Role,
+}
+
+impl LayerInfo {
+    /// A policy of one's own. Its bounds are unknown until [`attempts`](Self::attempts) and
+    /// [`added_time`](Self::added_time) tell them.
+    #[must_use]
+    pub fn custom(name: impl Into<Name>) -> Self {
+        Self::new(PolicyId::custom(name), Role::Custom { named: true, attempts: None, added_time: None })
+    }
+
+    /// A policy that tells nothing: shown by the last part of its type's name.
+    pub(crate) fn undescribed(type_name: &'static str) -> Self {
+        let path = type_name.split('<').next().unwrap_or(type_name);
+        let name = path.rsplit("::").next().unwrap_or(path);
+        Self::new(PolicyId::custom(name), Role::Custom { named: false, attempts: None, added_time: None })
+    }
+
+    pub(crate) fn new(id: PolicyId, role: Role) -> Self {
+        Self { id, settings: Vec::new(), role }
+    }
+
+    /// A setting, for people to read.
+    #[must_use]
+    pub fn setting(mut self, field: &'static str, value: impl fmt::Display) -> Self {
+        self.settings.push((field, value.to_string()));
+        self
+    }
+
+    /// The most attempts that a custom layer makes of what is inside it.
+    #[must_use]
+    pub fn attempts(mut self, most: u32) -> Self {
+        if let Role::Custom { attempts, .. } = &mut self.role {
+            *attempts = Some(most);
+        }
+        self
+    }
+
+    /// The most time that a custom layer takes besides what is inside it.
+    #[must_use]
+    pub fn added_time(mut self, most: Duration) -> Self {
+        if let Role::Custom { added_time, .. } = &mut self.role {
+            *added_time = Some(most);
+        }
+        self
+    }
+
+    /// The kind of policy.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.id.kind
+    }
+
+    /// The policy's name.
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.id.name
+    }
+
+    /// The settings, as the builder's methods are called, with their values.
+    #[must_use]
+    pub fn settings(&self) -> &[(&'static str, String)] {
+        &self.settings
+    }
+}
+
+/// What a layer does to the attempts and the time of what is inside it.
+#[derive(Clone, Debug)]
+pub(crate) enum Role {
+    Timeout {
+        limit: Duration,
+    },
+    Retry {
+        attempts: u32,
+        /// The longest that all its delays together can be without hints; none where a user's own function gives them.
+        waits: Option<Duration>,
+        /// The longest delay that a hint can cause.
+        longest_hint: Duration,
+        max_elapsed: Option<Duration>,
+        budget: Option<BudgetInfo>,
+        repeats_spent: bool,
+        repeats_rejected: bool,
+    },
+    Hedge {
+        hedges: u32,
+        /// The longest wait before one hedge; none where a user's own function gives it.
+        delay: Option<Duration>,
+        /// The longest wait that a hint can cause.
+        longest_hint: Duration,
+        budget: Option<BudgetInfo>,
+    },
+    CircuitBreaker {
+        /// The lease that was asked for; none where it follows from what is inside.
+        lease: Option<Duration>,
+        slow_call: Option<Duration>,
+    },
+    Bulkhead {
+        limit: usize,
+        queue: usize,
+        max_wait: Duration,
+    },
+    Fallback {
+        /// Whether it answers for every failure: what is outside sees none.
+        hides_failures: bool,
+        /// The limit of an asynchronous one.
+        limit: Option<Duration>,
+    },
+    Custom {
+        /// Whether it was given a name, which must then be unique.
+        named: bool,
+        attempts: Option<u32>,
+        added_time: Option<Duration>,
+    },
+}
+
+/// A budget that a layer draws on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BudgetInfo {
+    /// Tells shared budgets from separate ones.
+    pub(crate) id: NonZeroU32,
+    pub(crate) ratio: f64,
+    pub(crate) cap: u32,
+}

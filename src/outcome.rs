@@ -1,0 +1,447 @@
+//! How it went: an attempt's result, the verdict about it, and who gives the verdict.
+
+use std::{fmt, num::NonZeroU32, time::Duration};
+
+use crate::error::{Error, Rejection};
+
+/// What an attempt's result says about the dependency, given once, where the attempt ends, and read by every policy.
+///
+/// No policy has predicates of its own: a classifier turns each result into one of these seven words, and the table
+/// says what each policy makes of it.
+///
+/// | verdict | means | retry | hedge | circuit breaker | repeated though not idempotent | fallback |
+/// |---|---|---|---|---|---|---|
+/// | [`Success`](Verdict::Success) | it worked, or the dependency answered as it should (a 404 may be an `Err` and a `Success`) | no | wins | success | | no |
+/// | [`Transient`](Verdict::Transient) | it failed and may recover | yes | the next one now | failure | no | yes |
+/// | [`Unreached`](Verdict::Unreached) | the request never got there: connection refused, DNS, handshake | yes | the next one now | failure | yes | yes |
+/// | [`Throttled`](Verdict::Throttled) | it is up and asks for less: 429, `RESOURCE_EXHAUSTED` | after the hint | no further hedge | neither | yes | yes |
+/// | [`Failure`](Verdict::Failure) | it failed; repeating is pointless or unsafe | no | wins | failure | no | yes |
+/// | [`Ignored`](Verdict::Ignored) | says nothing about the dependency: the caller's own mistake before sending, a fallback's substitute | no | wins | neither | no | no |
+/// | [`Rejected`](Verdict::Rejected) | refused in this process; the dependency was not called | only if asked | removes itself | neither | yes | yes |
+///
+/// Four of them carry a hint, `retry_after`: how long the dependency, or the policy that refused, asks to be left alone.
+///
+/// ```
+/// use std::time::Duration;
+/// use withstand::Verdict;
+///
+/// let verdict = Verdict::throttled().retry_after(Duration::from_secs(2));
+/// assert_eq!(verdict.hint(), Some(Duration::from_secs(2)));
+/// assert_eq!(Verdict::success().hint(), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It worked, or the dependency answered as it should.
+    Success,
+    /// It failed and may recover.
+    #[non_exhaustive]
+    Transient {
+        /// How long the dependency asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The request never got there.
+    #[non_exhaustive]
+    Unreached {
+        /// How long the dependency asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// The dependency is up and asks for less.
+    #[non_exhaustive]
+    Throttled {
+        /// How long the dependency asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+    /// It failed; repeating is pointless or unsafe.
+    Failure,
+    /// It says nothing about the dependency.
+    Ignored,
+    /// Refused in this process; the dependency was not called.
+    #[non_exhaustive]
+    Rejected {
+        /// How long the policy that refused asks to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl Verdict {
+    /// It worked, or the dependency answered as it should.
+    #[must_use]
+    pub const fn success() -> Self {
+        Self::Success
+    }
+
+    /// It failed and may recover: repeat it, and count it against the dependency.
+    #[must_use]
+    pub const fn transient() -> Self {
+        Self::Transient { retry_after: None }
+    }
+
+    /// The request never got there: repeating it is safe even where it is not idempotent.
+    #[must_use]
+    pub const fn unreached() -> Self {
+        Self::Unreached { retry_after: None }
+    }
+
+    /// The dependency is up and asks for less: repeat it later, and do not count it against the dependency.
+    #[must_use]
+    pub const fn throttled() -> Self {
+        Self::Throttled { retry_after: None }
+    }
+
+    /// It failed; repeating is pointless or unsafe.
+    #[must_use]
+    pub const fn failure() -> Self {
+        Self::Failure
+    }
+
+    /// It says nothing about the dependency.
+    #[must_use]
+    pub const fn ignored() -> Self {
+        Self::Ignored
+    }
+
+    /// Refused in this process, for example by an empty connection pool; the dependency was not called.
+    #[must_use]
+    pub const fn rejected() -> Self {
+        Self::Rejected { retry_after: None }
+    }
+
+    /// The same verdict with a hint. [`Success`](Self::Success), [`Failure`](Self::Failure) and
+    /// [`Ignored`](Self::Ignored) carry none and stay as they are: nothing repeats them.
+    #[must_use]
+    pub const fn retry_after(self, after: Duration) -> Self {
+        self.with_hint(Some(after))
+    }
+
+    pub(crate) const fn with_hint(self, retry_after: Option<Duration>) -> Self {
+        match self {
+            Self::Transient { .. } => Self::Transient { retry_after },
+            Self::Unreached { .. } => Self::Unreached { retry_after },
+            Self::Throttled { .. } => Self::Throttled { retry_after },
+            Self::Rejected { .. } => Self::Rejected { retry_after },
+            Self::Success | Self::Failure | Self::Ignored => self,
+        }
+    }
+
+    /// The hint, if there is one.
+    #[must_use]
+    pub const fn hint(&self) -> Option<Duration> {
+        match *self {
+            Self::Transient { retry_after }
+            | Self::Unreached { retry_after }
+            | Self::Throttled { retry_after }
+            | Self::Rejected { retry_after } => retry_after,
+            Self::Success | Self::Failure | Self::Ignored => None,
+        }
+    }
+
+    /// The verdict without its hint.
+    #[must_use]
+    pub const fn kind(&self) -> VerdictKind {
+        match self {
+            Self::Success => VerdictKind::Success,
+            Self::Transient { .. } => VerdictKind::Transient,
+            Self::Unreached { .. } => VerdictKind::Unreached,
+            Self::Throttled { .. } => VerdictKind::Throttled,
+            Self::Failure => VerdictKind::Failure,
+            Self::Ignored => VerdictKind::Ignored,
+            Self::Rejected { .. } => VerdictKind::Rejected,
+        }
+    }
+
+    /// Whether the verdict is [`Success`](Self::Success).
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Success)
+    }
+
+    /// Whether the verdict is [`Rejected`](Self::Rejected).
+    #[must_use]
+    pub const fn is_rejected(&self) -> bool {
+        matches!(self, Self::Rejected { .. })
+    }
+
+    /// The verdict together with a label for telemetry, such as `"http_503"`.
+    ///
+    /// The label becomes an attribute of metrics: keep the set of labels small and free of ids.
+    #[must_use]
+    pub const fn label(self, label: &'static str) -> Classification {
+        Classification { verdict: self, label }
+    }
+}
+
+/// A [`Verdict`] without its hint: for sets, matches and telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum VerdictKind {
+    /// See [`Verdict::Success`].
+    Success,
+    /// See [`Verdict::Transient`].
+    Transient,
+    /// See [`Verdict::Unreached`].
+    Unreached,
+    /// See [`Verdict::Throttled`].
+    Throttled,
+    /// See [`Verdict::Failure`].
+    Failure,
+    /// See [`Verdict::Ignored`].
+    Ignored,
+    /// See [`Verdict::Rejected`].
+    Rejected,
+}
+
+impl VerdictKind {
+    /// The word in lower case: `"transient"`. It is the label of an outcome whose classifier gives none.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Transient => "transient",
+            Self::Unreached => "unreached",
+            Self::Throttled => "throttled",
+            Self::Failure => "failure",
+            Self::Ignored => "ignored",
+            Self::Rejected => "rejected",
+        }
+    }
+}
+
+impl fmt::Display for VerdictKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a classifier gives: a verdict and a label for telemetry. Made from a bare [`Verdict`], whose word is then the
+/// label, or by [`Verdict::label`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Classification {
+    verdict: Verdict,
+    label: &'static str,
+}
+
+impl Classification {
+    /// The verdict.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The label.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        self.label
+    }
+}
+
+impl From<Verdict> for Classification {
+    fn from(verdict: Verdict) -> Self {
+        verdict.label(verdict.kind().as_str())
+    }
+}
+
+/// Gives the verdict about a result. It is asked once for each attempt, where the operation's future ends.
+///
+/// Most pipelines use a closure ([`classify_errors`](crate::PipelineBuilder::classify_errors),
+/// [`classify`](crate::PipelineBuilder::classify)); a type of its own can be named in a struct's field and shared:
+///
+/// ```
+/// use withstand::{Classification, Classify, Verdict};
+///
+/// struct ByKind;
+/// impl<T> Classify<T, std::io::Error> for ByKind {
+///     fn classify(&self, result: Result<&T, &std::io::Error>) -> Classification {
+///         match result.map_err(std::io::Error::kind) {
+///             Ok(_) => Verdict::success().into(),
+///             Err(std::io::ErrorKind::ConnectionRefused) => Verdict::unreached().label("refused"),
+///             Err(_) => Verdict::transient().into(),
+///         }
+///     }
+/// }
+/// ```
+///
+/// A panic in a classifier unwinds to the caller and is never held against the dependency.
+pub trait Classify<T, E>: Send + Sync {
+    /// The verdict and its label.
+    fn classify(&self, result: Result<&T, &E>) -> Classification;
+}
+
+/// The classifier of a pipeline that was given none: `Ok` is a success, `Err` is transient.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct DefaultClassifier;
+
+impl<T, E> Classify<T, E> for DefaultClassifier {
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Classification {
+        match result {
+            Ok(_) => Verdict::Success.into(),
+            Err(_) => Verdict::transient().into(),
+        }
+    }
+}
+
+/// A classifier made from a function of the error; every `Ok` is a success.
+/// See [`classify_errors`](crate::PipelineBuilder::classify_errors).
+#[derive(Clone, Copy)]
+pub struct ClassifyErrors<F>(pub(crate) F);
+
+impl<T, E, F, C> Classify<T, E> for ClassifyErrors<F>
+where
+    F: Fn(&E) -> C + Send + Sync,
+    C: Into<Classification>,
+{
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Classification {
+        match result {
+            Ok(_) => Verdict::Success.into(),
+            Err(error) => (self.0)(error).into(),
+        }
+    }
+}
+
+impl<F> fmt::Debug for ClassifyErrors<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClassifyErrors")
+    }
+}
+
+/// A classifier made from a function of the whole result. See [`classify`](crate::PipelineBuilder::classify).
+#[derive(Clone, Copy)]
+pub struct ClassifyResults<F>(pub(crate) F);
+
+impl<T, E, F, C> Classify<T, E> for ClassifyResults<F>
+where
+    F: Fn(Result<&T, &E>) -> C + Send + Sync,
+    C: Into<Classification>,
+{
+    #[inline]
+    fn classify(&self, result: Result<&T, &E>) -> Classification {
+        (self.0)(result).into()
+    }
+}
+
+impl<F> fmt::Debug for ClassifyResults<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClassifyResults")
+    }
+}
+
+/// How an attempt, or a whole call, went: the result, the [`Verdict`] about it, and a label for telemetry.
+///
+/// Policies pass outcomes outward. A custom policy usually returns the one it got; one that makes its own uses
+/// [`Outcome::new`] or [`Outcome::rejected`](Self::rejected).
+#[derive(Debug)]
+#[must_use = "an outcome holds the result of the call"]
+pub struct Outcome<T, E> {
+    /// The result as the caller will see it.
+    pub result: Result<T, Error<E>>,
+    verdict: Verdict,
+    label: &'static str,
+    marks: Marks,
+}
+
+/// What layers tell layers further out about an outcome.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks {
+    /// A retry gave up on it: no outer retry repeats it unless built to.
+    spent: bool,
+    /// It timed out while this process stood still: not the dependency's fault.
+    stalled: bool,
+    /// A fallback gave it.
+    substitute: bool,
+    /// The budgets that this success was deposited in already, the latest first. Two, because more than two budgets
+    /// interleaved in one stack is no arrangement that anyone has a use for.
+    funded: [Option<NonZeroU32>; 2],
+}
+
+impl<T, E> Outcome<T, E> {
+    /// An outcome of a result and what a classifier says of it.
+    #[inline]
+    pub fn new(result: Result<T, Error<E>>, classification: impl Into<Classification>) -> Self {
+        let Classification { verdict, label } = classification.into();
+        Self { result, verdict, label, marks: Marks::default() }
+    }
+
+    /// The verdict.
+    #[must_use]
+    pub const fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// The label for telemetry: the classifier's, or the verdict's word.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        self.label
+    }
+
+    /// Whether a retry has given up on this outcome. No outer retry repeats it unless it was built with
+    /// [`repeat_spent`](crate::RetryBuilder::repeat_spent), so that nested retries never multiply.
+    #[must_use]
+    pub const fn is_spent(&self) -> bool {
+        self.marks.spent
+    }
+
+    /// Whether the attempt timed out because this process stood still. It is the dependency's fault no more than a
+    /// rejection is, and no circuit breaker counts it.
+    #[must_use]
+    pub const fn is_stalled(&self) -> bool {
+        self.marks.stalled
+    }
+
+    /// The same outcome, marked as given up.
+    pub fn spent(mut self) -> Self {
+        self.marks.spent = true;
+        self
+    }
+
+    /// The same outcome, marked as caused by a stall of this process.
+    pub fn stalled(mut self) -> Self {
+        self.marks.stalled = true;
+        self
+    }
+
+    /// Whether a fallback gave it.
+    #[must_use]
+    pub const fn is_substitute(&self) -> bool {
+        self.marks.substitute
+    }
+
+    /// The same outcome, marked as given by a fallback.
+    pub(crate) fn substituted(mut self) -> Self {
+        self.marks.substitute = true;
+        self
+    }
+
+    /// A refusal: verdict and hint are those of a rejection, the label is its reason.
+    pub fn rejected(rejection: Rejection) -> Self {
+        let verdict = Verdict::Rejected { retry_after: rejection.retry_after() };
+        let label = rejection.reason().as_str();
+        Self::new(Err(rejection.into()), verdict.label(label))
+    }
+
+    /// The same outcome with another verdict and label. The marks stay.
+    pub fn reclassified(mut self, classification: impl Into<Classification>) -> Self {
+        let Classification { verdict, label } = classification.into();
+        self.verdict = verdict;
+        self.label = label;
+        self
+    }
+
+    /// The same outcome with another hint, where its verdict carries one.
+    pub(crate) fn hinted(mut self, hint: Option<Duration>) -> Self {
+        self.verdict = self.verdict.with_hint(hint);
+        self
+    }
+
+    /// Notes that this success is deposited in a budget. False if it was already.
+    pub(crate) fn fund(&mut self, budget: NonZeroU32) -> bool {
+        let [latest, earlier] = self.marks.funded;
+        if latest == Some(budget) || earlier == Some(budget) {
+            return false;
+        }
+        self.marks.funded = [Some(budget), latest];
+        true
+    }
+}

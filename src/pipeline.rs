@@ -1,0 +1,458 @@
+//! A pipeline: policies around an operation, with a name, a classifier and an observer.
+
+use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
+
+use crate::{
+    build::IntoLayer,
+    call::{self, Classified, Forwarded},
+    context::{Attempt, CallOptions, Context, Frame},
+    error::{ConfigError, Error},
+    event::{Kind, Observer, Telemetry},
+    explain::{self, Plan},
+    layer::LayerInfo,
+    name::Name,
+    outcome::{Classification, Classify, ClassifyErrors, ClassifyResults, DefaultClassifier, Outcome},
+    policies::{
+        bulkhead::Bulkhead,
+        circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder},
+        fallback::Fallback,
+        hedge::Hedge,
+        retry::Retry,
+        timeout::Timeout,
+    },
+    policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack},
+};
+
+/// Policies around every call to one dependency.
+#[derive(Debug)]
+pub struct Pipeline<P, C = DefaultClassifier> {
+    policy: P,
+    classifier: C,
+    classified: bool,
+    name: Name,
+    telemetry: Arc<Telemetry>,
+}
+
+impl Pipeline<PassThrough> {
+    /// An empty pipeline to add layers to, the outermost first.
+    pub fn builder(name: impl Into<Name>) -> PipelineBuilder<PassThrough> {
+        PipelineBuilder {
+            name: name.into(),
+            layers: PassThrough,
+            classifier: DefaultClassifier,
+            classified: false,
+            observer: None,
+        }
+    }
+
+    /// The standard pipeline: what most calls to most services want. Give it a classifier, and build it.
+    ///
+    /// | from the outside in | settings |
+    /// |---|---|
+    /// | [`Timeout`] | 4 s for the whole call |
+    /// | [`Retry`] | 3 attempts; 50 ms, doubling, up to 1 s, full jitter; budget 0.2, 10, 100 |
+    /// | [`Bulkhead`] | 100 calls, no queue |
+    /// | [`CircuitBreaker`] | 30 s, half of at least 20 calls failed, or 80 % slow from 800 ms; open for 5 s to 60 s, up to 10 % longer; 3 probes |
+    /// | [`Timeout`] | 1 s for each attempt |
+    ///
+    /// At worst a call takes 3 x 1 s and 0.15 s of waits, which is less than 4 s, and makes 3 attempts; in a long outage
+    /// the load is that of the calls plus at most the budget's balance. It has no fallback: that is a decision.
+    ///
+    /// ```
+    /// use withstand::{Pipeline, Verdict};
+    ///
+    /// # #[derive(Debug)] enum ApiError { Busy, NotFound }
+    /// let users = Pipeline::standard("users-api")
+    ///     .classify_errors(|error: &ApiError| match error {
+    ///         ApiError::Busy => Verdict::throttled(),
+    ///         ApiError::NotFound => Verdict::success(),
+    ///     })
+    ///     .build()?;
+    /// # Ok::<(), withstand::ConfigError>(())
+    /// ```
+    pub fn standard(name: impl Into<Name>) -> PipelineBuilder<impl BuildLayers<Layers = StandardLayers>> {
+        Self::builder(name)
+            .timeout(STANDARD_TOTAL)
+            .retry(Retry::builder())
+            .bulkhead(Bulkhead::builder().limit(100))
+            .circuit_breaker(standard_breaker())
+            .timeout(STANDARD_ATTEMPT)
+    }
+
+    /// The [`standard`](Self::standard) pipeline with a [`Hedge`] between retry and bulkhead, and 2 attempts instead of
+    /// 3: for reads from replicated services.
+    pub fn standard_hedged(name: impl Into<Name>) -> PipelineBuilder<impl BuildLayers<Layers = StandardHedgedLayers>> {
+        Self::builder(name)
+            .timeout(STANDARD_TOTAL)
+            .retry(Retry::builder().max_attempts(2))
+            .hedge(Hedge::builder())
+            .bulkhead(Bulkhead::builder().limit(100))
+            .circuit_breaker(standard_breaker())
+            .timeout(STANDARD_ATTEMPT)
+    }
+}
+
+/// The layers of [`Pipeline::standard`].
+pub type StandardLayers = layers![Timeout, Retry, Bulkhead, CircuitBreaker, Timeout];
+
+/// The layers of [`Pipeline::standard_hedged`].
+pub type StandardHedgedLayers = layers![Timeout, Retry, Hedge, Bulkhead, CircuitBreaker, Timeout];
+
+const STANDARD_TOTAL: Duration = Duration::from_secs(4);
+const STANDARD_ATTEMPT: Duration = Duration::from_secs(1);
+
+fn standard_breaker() -> CircuitBreakerBuilder {
+    CircuitBreaker::builder().slow_call(Duration::from_millis(800)).jitter(0.1)
+}
+
+impl<P, C> Pipeline<P, C> {
+    /// Calls an operation through the layers. The closure makes a new future for each attempt.
+    ///
+    /// # Errors
+    ///
+    /// The operation's own error, a timeout, or a rejection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels what is under way and gives back all that it holds.
+    pub fn call<T, E, F, Fut>(&self, operation: F) -> impl Future<Output = Result<T, Error<E>>> + Send
+    where
+        P: Policy<T, E>,
+        C: Classify<T, E>,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: Send,
+    {
+        async move {
+            let make = |_| operation();
+            let classified = Classified { make: &make, classifier: &self.classifier };
+            call::drive(&self.telemetry, &self.policy, classified).await.result
+        }
+    }
+
+    /// The same with options for this call, and a closure that is told about each attempt.
+    ///
+    /// # Errors
+    ///
+    /// The operation's own error, a timeout, or a rejection.
+    pub fn call_with<T, E, F, Fut>(
+        &self,
+        options: CallOptions,
+        operation: F,
+    ) -> impl Future<Output = Result<T, Error<E>>> + Send
+    where
+        P: Policy<T, E>,
+        C: Classify<T, E>,
+        F: Fn(Attempt) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: Send,
+    {
+        async move {
+            let classified = Classified { make: &operation, classifier: &self.classifier };
+            call::drive_with(&self.telemetry, options, &self.policy, classified).await.result
+        }
+    }
+
+    /// The same as [`call`](Self::call), with the verdict about it.
+    pub fn outcome<T, E, F, Fut>(&self, operation: F) -> impl Future<Output = Outcome<T, E>> + Send
+    where
+        P: Policy<T, E>,
+        C: Classify<T, E>,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: Send,
+    {
+        async move {
+            let make = |_| operation();
+            let classified = Classified { make: &make, classifier: &self.classifier };
+            call::drive(&self.telemetry, &self.policy, classified).await
+        }
+    }
+
+    /// Calls an operation that brings its own outcome: what another pipeline's [`outcome`](Self::outcome) gives. Verdict
+    /// and marks are kept, and the error stays flat.
+    ///
+    /// # Errors
+    ///
+    /// The operation's own error, a timeout, or a rejection.
+    pub fn forward<T, E, F, Fut>(&self, operation: F) -> impl Future<Output = Result<T, Error<E>>> + Send
+    where
+        P: Policy<T, E>,
+        F: Fn() -> Fut + Send + Sync,
+        Fut: Future<Output = Outcome<T, E>> + Send,
+        C: Sync,
+        T: Send,
+        E: Send,
+    {
+        async move {
+            let make = |_| operation();
+            call::drive(&self.telemetry, &self.policy, Forwarded { make: &make }).await.result
+        }
+    }
+
+    /// Runs a single future through the layers, of which none may repeat it.
+    ///
+    /// # Errors
+    ///
+    /// The future's own error, a timeout, or a rejection.
+    pub fn guard<T, E, Fut>(&self, future: Fut) -> impl Future<Output = Result<T, Error<E>>> + Send
+    where
+        P: Policy<T, E> + SingleAttempt,
+        C: Classify<T, E>,
+        Fut: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: Send,
+    {
+        async move { call::guard(&self.telemetry, &self.policy, &self.classifier, future).await.result }
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+}
+
+impl<P: Describe, C> Pipeline<P, C> {
+    /// The plan of this pipeline: its layers, its worst cases in numbers, and warnings in plain words.
+    #[must_use]
+    pub fn explain(&self) -> Plan {
+        let mut layers = Vec::new();
+        self.policy.describe(&mut layers);
+        Plan::new(self.name.clone(), layers, self.classified)
+    }
+}
+
+impl<P: Describe, C> Describe for Pipeline<P, C> {
+    fn describe(&self, out: &mut Vec<LayerInfo>) {
+        self.policy.describe(out);
+    }
+
+    fn attach(&self, site: &Site<'_>) {
+        self.policy.attach(site);
+    }
+}
+
+impl<P: SingleAttempt, C> SingleAttempt for Pipeline<P, C> {}
+
+/// A pipeline is a policy: its layers take part in another pipeline under its own name, and report to its own observer,
+/// or to the other's if it has none. The classifier of the pipeline that is called gives the verdict.
+impl<T: Send, E: Send, P: Policy<T, E>, C: Send + Sync> Policy<T, E> for Pipeline<P, C> {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let frame = Frame::with_telemetry(cx, &self.telemetry);
+        self.policy.run(op, cx.within(&frame)).await
+    }
+}
+
+/// Adds layers to a pipeline, the outermost first.
+#[must_use = "a builder does nothing until it is built"]
+pub struct PipelineBuilder<L, C = DefaultClassifier> {
+    name: Name,
+    layers: L,
+    classifier: C,
+    classified: bool,
+    observer: Option<Box<dyn Observer>>,
+}
+
+impl<L: fmt::Debug, C> fmt::Debug for PipelineBuilder<L, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineBuilder")
+            .field("name", &self.name)
+            .field("layers", &self.layers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<L, C> PipelineBuilder<L, C> {
+    /// Adds a timeout: of the whole call outside of a retry or hedge, of each attempt inside of it.
+    pub fn timeout<X: IntoLayer<Timeout>>(self, timeout: X) -> PipelineBuilder<Stack<L, Unbuilt<X, Timeout>>, C> {
+        self.unbuilt(Kind::Timeout, timeout)
+    }
+
+    /// Adds a retry.
+    pub fn retry<X: IntoLayer<Retry>>(self, retry: X) -> PipelineBuilder<Stack<L, Unbuilt<X, Retry>>, C> {
+        self.unbuilt(Kind::Retry, retry)
+    }
+
+    /// Adds a circuit breaker.
+    pub fn circuit_breaker<X: IntoLayer<CircuitBreaker>>(
+        self,
+        breaker: X,
+    ) -> PipelineBuilder<Stack<L, Unbuilt<X, CircuitBreaker>>, C> {
+        self.unbuilt(Kind::CircuitBreaker, breaker)
+    }
+
+    /// Adds a bulkhead.
+    pub fn bulkhead<X: IntoLayer<Bulkhead>>(self, bulkhead: X) -> PipelineBuilder<Stack<L, Unbuilt<X, Bulkhead>>, C> {
+        self.unbuilt(Kind::Bulkhead, bulkhead)
+    }
+
+    /// Adds a hedge.
+    pub fn hedge<X: IntoLayer<Hedge>>(self, hedge: X) -> PipelineBuilder<Stack<L, Unbuilt<X, Hedge>>, C> {
+        self.unbuilt(Kind::Hedge, hedge)
+    }
+
+    /// Adds a fallback.
+    pub fn fallback<S, X: IntoLayer<Fallback<S>>>(
+        self,
+        fallback: X,
+    ) -> PipelineBuilder<Stack<L, Unbuilt<X, Fallback<S>>>, C> {
+        self.unbuilt(Kind::Fallback, fallback)
+    }
+
+    /// Adds any policy: one of your own, another pipeline, an `Option` of one, a [`BoxPolicy`](crate::BoxPolicy).
+    pub fn layer<P: Describe>(self, policy: P) -> PipelineBuilder<Stack<L, Built<P>>, C> {
+        self.stacked(Built(policy))
+    }
+
+    fn unbuilt<X, P>(self, kind: Kind, layer: X) -> PipelineBuilder<Stack<L, Unbuilt<X, P>>, C> {
+        self.stacked(Unbuilt { kind, layer, becomes: PhantomData })
+    }
+
+    fn stacked<X>(self, inner: X) -> PipelineBuilder<Stack<L, X>, C> {
+        let Self { name, layers, classifier, classified, observer } = self;
+        PipelineBuilder { name, layers: Stack::new(layers, inner), classifier, classified, observer }
+    }
+
+    /// Gives the verdict on each error with a function; every `Ok` is a success.
+    ///
+    /// The function gives a [`Verdict`](crate::Verdict), or one with a label for telemetry:
+    /// `Verdict::transient().label("http_503")`.
+    pub fn classify_errors<E, R, F>(self, classify: F) -> PipelineBuilder<L, ClassifyErrors<F>>
+    where
+        F: Fn(&E) -> R,
+        R: Into<Classification>,
+    {
+        self.classifier(ClassifyErrors(classify))
+    }
+
+    /// Gives the verdict on each result with a function: an `Ok` may be a failure, such as an HTTP 503.
+    pub fn classify<T, E, R, F>(self, classify: F) -> PipelineBuilder<L, ClassifyResults<F>>
+    where
+        F: Fn(Result<&T, &E>) -> R,
+        R: Into<Classification>,
+    {
+        self.classifier(ClassifyResults(classify))
+    }
+
+    /// Gives the verdict with a [`Classify`] type, which can be named in a struct's field.
+    pub fn classifier<D>(self, classifier: D) -> PipelineBuilder<L, D> {
+        let Self { name, layers, observer, .. } = self;
+        PipelineBuilder { name, layers, classifier, classified: true, observer }
+    }
+
+    /// Reports all events to this observer. The last one given is the one; [`Observers`](crate::Observers) makes one of
+    /// several.
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Builds the pipeline.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range, or the layers cannot work together as they stand: the error names the pipeline,
+    /// the policy, the field, the value and what would be accepted.
+    pub fn build(self) -> Result<Pipeline<L::Layers, C>, ConfigError>
+    where
+        L: BuildLayers,
+        L::Layers: Describe,
+    {
+        let Self { name, layers, classifier, classified, observer } = self;
+        let policy = built(&name, layers).map_err(|error| error.in_pipeline(&name))?;
+        let telemetry = Arc::new(Telemetry { pipeline: Some(name.clone()), observer });
+        policy.attach(&Site { telemetry: &telemetry, inside: &[] });
+        Ok(Pipeline { policy, classifier, classified, name, telemetry })
+    }
+}
+
+fn built<L: BuildLayers<Layers: Describe>>(name: &Name, layers: L) -> Result<L::Layers, ConfigError> {
+    if name.as_str().trim().is_empty() {
+        return Err(ConfigError::new("name", format_args!("{name:?}"), "a name that is not blank"));
+    }
+    let policy = layers.build(&mut Names::default())?;
+    let mut described = Vec::new();
+    policy.describe(&mut described);
+    explain::validate(&described)?;
+    Ok(policy)
+}
+
+/// A layer that a [`PipelineBuilder`] has yet to build.
+pub struct Unbuilt<X, P> {
+    kind: Kind,
+    layer: X,
+    becomes: PhantomData<fn() -> P>,
+}
+
+impl<X: fmt::Debug, P> fmt::Debug for Unbuilt<X, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.layer.fmt(f)
+    }
+}
+
+/// A layer that was built before it was given to a [`PipelineBuilder`].
+#[derive(Debug)]
+pub struct Built<P>(P);
+
+/// The layers of a [`PipelineBuilder`], which become those of a [`Pipeline`].
+pub trait BuildLayers {
+    /// What they become.
+    type Layers;
+
+    /// Builds them from the outside in; the first error is the outermost.
+    ///
+    /// # Errors
+    ///
+    /// What a layer's builder says of its settings.
+    fn build(self, names: &mut Names) -> Result<Self::Layers, ConfigError>;
+}
+
+impl BuildLayers for PassThrough {
+    type Layers = Self;
+
+    fn build(self, _: &mut Names) -> Result<Self, ConfigError> {
+        Ok(self)
+    }
+}
+
+impl<Outer: BuildLayers, Inner: BuildLayers> BuildLayers for Stack<Outer, Inner> {
+    type Layers = Stack<Outer::Layers, Inner::Layers>;
+
+    fn build(self, names: &mut Names) -> Result<Self::Layers, ConfigError> {
+        Ok(Stack::new(self.outer.build(names)?, self.inner.build(names)?))
+    }
+}
+
+impl<X: IntoLayer<P>, P> BuildLayers for Unbuilt<X, P> {
+    type Layers = X::Layer;
+
+    fn build(self, names: &mut Names) -> Result<X::Layer, ConfigError> {
+        self.layer.into_layer(names.next(self.kind))
+    }
+}
+
+impl<P> BuildLayers for Built<P> {
+    type Layers = P;
+
+    fn build(self, _: &mut Names) -> Result<P, ConfigError> {
+        Ok(self.0)
+    }
+}
+
+/// Gives each layer that was given no name its kind as one, numbered from the second of a kind on.
+#[derive(Debug, Default)]
+pub struct Names(Vec<Kind>);
+
+impl Names {
+    fn next(&mut self, kind: Kind) -> Name {
+        self.0.push(kind);
+        match self.0.iter().filter(|seen| **seen == kind).count() {
+            1 => kind.into(),
+            n => format!("{kind}-{n}").into(),
+        }
+    }
+}

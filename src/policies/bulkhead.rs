@@ -1,0 +1,489 @@
+//! Bulkhead: bounds how many calls run at once.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
+
+use crate::{
+    build::IntoLayer,
+    call::standalone_guard,
+    clock,
+    context::Context,
+    engine::moment::Moment,
+    error::{ConfigError, Phase, Reason, Rejection},
+    event::{EventKind, Kind, PolicyId, Telemetry, WaitEnd},
+    layer::{LayerInfo, Role},
+    name::Name,
+    outcome::Outcome,
+    policy::{Describe, Operation, Policy, Site},
+    timed::Timed,
+};
+
+/// Bounds how many calls run at once, so that one slow dependency cannot take all the tasks, connections and memory.
+///
+/// **When to use it.** Around each dependency of its own, sized below what it can bear: capacity in calls a second times
+/// the attempt timeout in seconds. Below that a metastable overload heals by itself. **When not.** To limit a rate: a
+/// bulkhead counts calls in flight, not calls a second.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use withstand::{Bulkhead, Error, Reason};
+///
+/// let bulkhead = Bulkhead::builder().limit(1).build()?;
+/// let held = bulkhead.acquire().await.unwrap();
+/// assert_eq!((bulkhead.in_use(), bulkhead.queued()), (1, 0));
+///
+/// let error = bulkhead.call(|| async { Ok::<_, std::io::Error>(()) }).await.unwrap_err();
+/// assert_eq!(error.rejection().map(|rejection| rejection.reason()), Some(Reason::BulkheadFull));
+///
+/// drop(held);
+/// bulkhead.call(|| async { Ok::<_, std::io::Error>(()) }).await.unwrap();
+/// # Ok::<(), withstand::ConfigError>(()) }).unwrap();
+/// ```
+///
+/// # What happens to a call
+///
+/// | permits | queue | a call | a hedge |
+/// |---|---|---|---|
+/// | one is free, nobody waits | | runs | runs |
+/// | none is free | has room | waits, first in first out, at most `max_wait` | is rejected: `BulkheadFull` |
+/// | none is free | is full, or 0 | is rejected: `BulkheadFull` | is rejected: `BulkheadFull` |
+/// | limit 0 | | is rejected: `BulkheadFull` | is rejected: `BulkheadFull` |
+///
+/// A newcomer never overtakes one that waits. Whoever waited longer than `max_wait` is rejected with `QueueTimeout`. Past
+/// the deadline nothing is called: the outcome is a timeout.
+///
+/// # Options
+///
+/// | option | unit, range | default | why |
+/// |---|---|---|---|
+/// | [`limit`](BulkheadBuilder::limit) | calls, 0 to [`MAX_LIMIT`](Bulkhead::MAX_LIMIT) | none, required | there is no safe guess |
+/// | [`queue`](BulkheadBuilder::queue) | calls, any | 0 | what waits is old when it runs |
+/// | [`max_wait`](BulkheadBuilder::max_wait) | time, more than 0 | 100 ms, if there is a queue | a tenth of the standard attempt timeout |
+///
+/// # Run time
+///
+/// [`set_limit`](Self::set_limit) changes the limit while calls run: growing admits those who wait at once, in their
+/// order; shrinking takes permits back as they come free, and interrupts nobody.
+/// [`in_use`](Self::in_use) and [`queued`](Self::queued) tell the occupancy. [`acquire`](Self::acquire) gives a permit
+/// without wrapping anything.
+///
+/// # Cancellation
+///
+/// A call that is dropped gives its permit back once its future is dropped, and leaves the queue if it waited.
+///
+/// # Events
+///
+/// `Rejected`, `Waited` (only for calls that waited), `LimitChanged`.
+///
+/// # Order among layers
+///
+/// Inside the retry, so that a wait between attempts holds no permit; outside the circuit breaker, so that a call which
+/// waited is admitted by the state of then.
+///
+/// # Source
+///
+/// Michael Nygard, *Release It!*. The queue is tokio's fair semaphore.
+pub struct Bulkhead {
+    id: PolicyId,
+    permits: Semaphore,
+    limit: AtomicUsize,
+    /// Permits that a lower limit has taken back and that are still in use: the next ones to come free go.
+    debt: AtomicUsize,
+    /// Changes of the limit follow one another.
+    resizing: Mutex<()>,
+    waiting: AtomicUsize,
+    queue: usize,
+    max_wait: Duration,
+    observers: crate::event::Listeners,
+}
+
+impl Bulkhead {
+    /// The highest limit there is.
+    pub const MAX_LIMIT: usize = Semaphore::MAX_PERMITS;
+
+    /// Starts from the defaults. The limit must be given.
+    pub const fn builder() -> BulkheadBuilder {
+        BulkheadBuilder { name: None, limit: None, queue: 0, max_wait: None }
+    }
+
+    /// A permit, without wrapping anything: waits in the queue if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If no permit is free and none comes free in time, or the queue is full.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the queue; a permit that was just given goes to the next who waits.
+    pub fn acquire(&self) -> impl Future<Output = Result<Permit<'_>, Rejection>> + Send {
+        async {
+            match self.try_permit() {
+                Some(permit) => Ok(permit),
+                None => self.wait(None, Telemetry::SILENT).await.map_err(|refusal| refusal.rejection(self)),
+            }
+        }
+    }
+
+    /// A permit, if one is free now and nobody waits.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
+        self.try_permit().ok_or_else(|| Refusal::Full.rejection(self))
+    }
+
+    /// Changes the limit, at once and while calls run.
+    ///
+    /// # Errors
+    ///
+    /// If it is more than [`MAX_LIMIT`](Self::MAX_LIMIT).
+    pub fn set_limit(&self, limit: usize) -> Result<(), ConfigError> {
+        check_limit(limit).map_err(|error| error.in_policy(&self.id.name))?;
+        let old = {
+            let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+            let old = self.limit.swap(limit, Ordering::Relaxed);
+            if limit > old {
+                self.grow(limit.saturating_sub(old));
+            } else {
+                self.debt.fetch_add(old.saturating_sub(limit), Ordering::SeqCst);
+                self.settle();
+            }
+            old
+        };
+        if old != limit {
+            self.observers.tell(&self.id, &EventKind::LimitChanged { old, new: limit });
+        }
+        Ok(())
+    }
+
+    /// The limit.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// How many permits are in use. More than the limit for a while after it was lowered.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        let issued = self.limit().saturating_add(self.debt.load(Ordering::Relaxed));
+        issued.saturating_sub(self.permits.available_permits())
+    }
+
+    /// How many calls wait in the queue.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn try_permit(&self) -> Option<Permit<'_>> {
+        match self.permits.try_acquire() {
+            Ok(permit) => Some(Permit { bulkhead: self, permit: Some(permit) }),
+            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => None,
+        }
+    }
+
+    /// Waits in the queue. The context is that of a call, if it is one.
+    async fn wait(&self, cx: Option<Context<'_>>, telemetry: &Telemetry) -> Result<Permit<'_>, Refusal> {
+        let place = Place::take(self).ok_or(Refusal::Full)?;
+        if let Some(cx) = cx {
+            cx.enter(Phase::Queue);
+        }
+        let started = clock::now();
+        let mut waited = Waited { bulkhead: self, telemetry, started, depth: place.depth, end: WaitEnd::Cancelled };
+        let deadline = cx.map_or(Moment::NEVER, |cx| cx.deadline_moment());
+        let until = started.after(self.max_wait);
+        let result = match Timed::new(until.min(deadline), self.permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(Permit { bulkhead: self, permit: Some(permit) }),
+            Ok(Err(_closed)) => Err(Refusal::Full),
+            Err(_) if deadline <= until => Err(Refusal::Late),
+            Err(_) => Err(Refusal::QueueTimeout),
+        };
+        waited.end = match &result {
+            Ok(_) => WaitEnd::Admitted,
+            Err(Refusal::Late) => WaitEnd::Deadline,
+            Err(_) => WaitEnd::QueueTimeout,
+        };
+        result
+    }
+
+    fn grow(&self, by: usize) {
+        let mut fresh = by;
+        while fresh > 0 && self.pay() {
+            fresh = fresh.saturating_sub(1);
+        }
+        self.permits.add_permits(fresh);
+    }
+
+    /// Takes one permit off the debt, if there is any.
+    fn pay(&self) -> bool {
+        let less = |debt: usize| debt.checked_sub(1);
+        self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+    }
+
+    /// Takes free permits back for as long as there is debt.
+    //
+    // SeqCst here and where debt is made: a permit that comes free while the limit shrinks is either seen by the one who
+    // shrinks or sees the debt itself. With less, both could miss the other and the permit would stay.
+    fn settle(&self) {
+        while self.pay() {
+            if self.permits.forget_permits(1) == 0 {
+                self.debt.fetch_add(1, Ordering::SeqCst);
+                // One may have come free between the two: then its owner saw no debt.
+                if self.permits.available_permits() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+standalone_guard!([] Bulkhead);
+
+impl fmt::Debug for Bulkhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulkhead")
+            .field("name", &self.id.name)
+            .field("limit", &self.limit())
+            .field("in_use", &self.in_use())
+            .field("queue", &self.queue)
+            .field("queued", &self.queued())
+            .field("max_wait", &self.max_wait)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Leave to run, given back when it is dropped.
+#[must_use = "a permit that is dropped is given back at once"]
+pub struct Permit<'a> {
+    bulkhead: &'a Bulkhead,
+    /// None only while it is being dropped.
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let Some(permit) = self.permit.take() else { return };
+        if self.bulkhead.debt.load(Ordering::SeqCst) > 0 && self.bulkhead.pay() {
+            permit.forget();
+            return;
+        }
+        drop(permit);
+        if self.bulkhead.debt.load(Ordering::SeqCst) > 0 {
+            self.bulkhead.settle();
+        }
+    }
+}
+
+impl fmt::Debug for Permit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("bulkhead", &self.bulkhead.id.name).finish_non_exhaustive()
+    }
+}
+
+/// A place in the queue, given up when it is dropped.
+struct Place<'a> {
+    bulkhead: &'a Bulkhead,
+    depth: usize,
+}
+
+impl<'a> Place<'a> {
+    fn take(bulkhead: &'a Bulkhead) -> Option<Self> {
+        if bulkhead.limit() == 0 {
+            return None;
+        }
+        // Relaxed: the number alone matters; the semaphore orders what is done with the permit.
+        let more = |waiting: usize| (waiting < bulkhead.queue).then(|| waiting.saturating_add(1));
+        let before = bulkhead.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self { bulkhead, depth: before.saturating_add(1) })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.bulkhead.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reports a wait when it is over, however it ends.
+struct Waited<'a> {
+    bulkhead: &'a Bulkhead,
+    telemetry: &'a Telemetry,
+    started: Moment,
+    depth: usize,
+    end: WaitEnd,
+}
+
+impl Drop for Waited<'_> {
+    fn drop(&mut self) {
+        self.telemetry.emit(Some(&self.bulkhead.id), || EventKind::Waited {
+            waited: clock::now().since(self.started),
+            depth: self.depth,
+            end: self.end,
+        });
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Refusal {
+    Full,
+    QueueTimeout,
+    /// The deadline passed in the queue.
+    Late,
+}
+
+impl Refusal {
+    fn rejection(self, bulkhead: &Bulkhead) -> Rejection {
+        let reason = match self {
+            Self::Full => Reason::BulkheadFull,
+            Self::QueueTimeout | Self::Late => Reason::QueueTimeout,
+        };
+        Rejection::new(bulkhead.id.name.clone(), reason)
+    }
+
+    #[cold]
+    fn outcome<T, E>(self, bulkhead: &Bulkhead, cx: Context<'_>) -> Outcome<T, E> {
+        if let Self::Late = self {
+            return Outcome::refused_as_late(cx.frame().timed_out());
+        }
+        let rejection = self.rejection(bulkhead);
+        let (reason, retry_after) = (rejection.reason(), rejection.retry_after());
+        let (attempt, hedge) = (cx.attempt(), cx.hedge());
+        cx.emit(&bulkhead.id, || EventKind::Rejected { reason, retry_after, attempt, hedge });
+        Outcome::rejected(rejection)
+    }
+}
+
+/// Builds a [`Bulkhead`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct BulkheadBuilder {
+    name: Option<Name>,
+    limit: Option<usize>,
+    queue: usize,
+    max_wait: Option<Duration>,
+}
+
+impl BulkheadBuilder {
+    /// The name in errors and events. Default: `bulkhead`.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The most calls at once: 0, which rejects everything, to [`Bulkhead::MAX_LIMIT`]. Required.
+    pub const fn limit(mut self, calls: usize) -> Self {
+        self.limit = Some(calls);
+        self
+    }
+
+    /// The most calls that wait for a permit. Default: 0, nobody waits.
+    pub const fn queue(mut self, calls: usize) -> Self {
+        self.queue = calls;
+        self
+    }
+
+    /// The longest that a call waits in the queue: more than zero. Default: 100 ms.
+    pub const fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = Some(wait);
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    ///
+    /// If no limit is given or a setting is out of its range; the error names it.
+    pub fn build(self) -> Result<Bulkhead, ConfigError> {
+        IntoLayer::<Bulkhead>::into_layer(self, Kind::Bulkhead.into())
+    }
+
+    fn check(&self) -> Result<(usize, Duration), ConfigError> {
+        let limit = self
+            .limit
+            .ok_or_else(|| ConfigError::new("limit", "missing", "the most calls at once; there is no safe default"))?;
+        check_limit(limit)?;
+        match self.max_wait {
+            None if self.queue == 0 => Ok((limit, Duration::ZERO)),
+            None => Ok((limit, Duration::from_millis(100))),
+            Some(wait) if wait.is_zero() => {
+                Err(ConfigError::new("max_wait", "0s", "more than 0s; leave out the queue for no wait"))
+            }
+            Some(wait) if self.queue == 0 => {
+                let value = format_args!("{wait:?} without a queue");
+                Err(ConfigError::new("max_wait", value, "a wait together with queue(n)"))
+            }
+            Some(wait) => Ok((limit, wait)),
+        }
+    }
+}
+
+fn check_limit(limit: usize) -> Result<(), ConfigError> {
+    if limit > Bulkhead::MAX_LIMIT {
+        let accepted = format!("at most {}", Bulkhead::MAX_LIMIT);
+        return Err(ConfigError::new("limit", limit, accepted));
+    }
+    Ok(())
+}
+
+impl IntoLayer<Bulkhead> for BulkheadBuilder {
+    type Layer = Bulkhead;
+
+    fn into_layer(self, default_name: Name) -> Result<Bulkhead, ConfigError> {
+        let id = PolicyId::new(Kind::Bulkhead, self.name.clone(), default_name)?;
+        let (limit, max_wait) = self.check().map_err(|error| error.in_policy(&id.name))?;
+        Ok(Bulkhead {
+            id,
+            permits: Semaphore::new(limit),
+            limit: AtomicUsize::new(limit),
+            debt: AtomicUsize::new(0),
+            resizing: Mutex::new(()),
+            waiting: AtomicUsize::new(0),
+            queue: self.queue,
+            max_wait,
+            observers: crate::event::Listeners::default(),
+        })
+    }
+}
+
+impl Describe for Bulkhead {
+    fn describe(&self, out: &mut Vec<LayerInfo>) {
+        let (limit, queue, max_wait) = (self.limit(), self.queue, self.max_wait);
+        let role = Role::Bulkhead { limit, queue, max_wait };
+        let info = LayerInfo::new(self.id.clone(), role).setting("limit", limit).setting("queue", queue);
+        out.push(if queue == 0 { info } else { info.setting("max_wait", format_args!("{max_wait:?}")) });
+    }
+
+    fn attach(&self, site: &Site<'_>) {
+        self.observers.add(site.telemetry);
+    }
+}
+
+impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
+    #[inline]
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let _permit = match self.try_permit() {
+            Some(permit) => permit,
+            None if cx.hedge() > 0 => return Refusal::Full.outcome(self, cx),
+            None => match self.wait(Some(cx), cx.telemetry()).await {
+                Ok(permit) if cx.is_late() => {
+                    drop(permit);
+                    return Refusal::Late.outcome(self, cx);
+                }
+                Ok(permit) => permit,
+                Err(refusal) => return refusal.outcome(self, cx),
+            },
+        };
+        op.attempt(cx).await
+    }
+}

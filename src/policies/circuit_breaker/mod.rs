@@ -1,0 +1,351 @@
+//! Circuit breaker: stops calling what does not answer, and finds out when it does again.
+
+mod builder;
+mod control;
+mod run;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::Instant};
+
+pub use builder::CircuitBreakerBuilder;
+pub use control::{Isolation, StateChanges, Ticket};
+
+use crate::{
+    call::standalone_guard,
+    clock::{self, instant_of},
+    engine::{
+        circuit::{Change, Circuit, Snapshot, State},
+        moment::nanos,
+    },
+    event::{EventKind, Listeners, PolicyId},
+};
+
+/// Stops calling a dependency that keeps failing, and finds out with a few probes when it works again.
+///
+/// **When to use it.** Around each dependency of its own: where waiting for what will fail costs more than being told at
+/// once, and where a dependency that is down needs room to come back. **When not.** One for several independent hosts:
+/// one bad host would close the way to the good ones.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use withstand::{CircuitBreaker, CircuitState, Reason};
+///
+/// let breaker = CircuitBreaker::builder().count_window(10).min_calls(4).open_for(Duration::from_secs(5)).build()?;
+/// for _ in 0..4 {
+///     breaker.call(|| async { Err::<(), _>("connection refused") }).await.unwrap_err();
+/// }
+/// let error = breaker.call(|| async { Ok::<_, &str>(()) }).await.unwrap_err();
+/// assert_eq!(error.rejection().map(|rejection| rejection.reason()), Some(Reason::CircuitOpen));
+/// assert_eq!(error.retry_after(), Some(Duration::from_secs(5)));
+///
+/// tokio::time::sleep(Duration::from_secs(5)).await;
+/// assert_eq!(breaker.state(), CircuitState::HalfOpen);
+/// for _ in 0..3 {
+///     breaker.call(|| async { Ok::<_, &str>(()) }).await.unwrap();
+/// }
+/// assert_eq!(breaker.state(), CircuitState::Closed);
+/// # Ok::<(), withstand::ConfigError>(()) }).unwrap();
+/// ```
+///
+/// # States
+///
+/// ```text
+///              a rate, or failures in a row, reach their threshold
+///   +--------+ ----------------------------------------------> +------+
+///   | closed |                                                 | open | <--+
+///   +--------+ <--- close_after probes succeed --- +-----------+ +--+---+  |
+///       ^                                          | half-open | <--+      |
+///       |                                          +-----+-----+ the break |
+///       |                                                |       is over   |
+///       |                                                +-----------------+
+///       |                                 more than probes - close_after fail
+///       +---- the last handle is released ---- isolated <---- isolate(), from any state
+/// ```
+///
+/// [`state()`](Self::state) is computed from the time: a break that is over reads half-open, though no call has come.
+///
+/// - **Closed**: every call is admitted. The circuit opens after any completion that brings a rate to its threshold
+///   (`>=`) in a window that holds at least `min_calls`, or that completes a run of failures.
+/// - **Open**: every call is rejected with `CircuitOpen` and the rest of the break as `retry_after`.
+/// - **Half-open**: at most `probes` results are counted and at most so many probes are out at once; the rest is rejected
+///   with `CircuitHalfOpen`. A probe has a lease: one that does not end in time is a failed probe, its slot is free, and
+///   its late result is void. Abandoned, throttled, ignored and rejected probes use nothing up. With slow calls watched,
+///   a slow success is a failed probe. A hedge is never a probe.
+/// - **Isolated**: every call is rejected with `Isolated` until the last handle is released.
+///
+/// A result counts only in the state in which its call was admitted; a late one is returned to its caller and changes
+/// nothing.
+///
+/// # What counts
+///
+/// | verdict | counts as |
+/// |---|---|
+/// | `Success` | success |
+/// | `Transient`, `Unreached`, `Failure` | failure |
+/// | `Throttled`, `Ignored`, `Rejected` | neither |
+/// | a panic of the operation | failure |
+/// | dropped before it completed | neither, with two exceptions that keep a hang visible: a call that is dropped at its deadline is a failure, one that had run for the slow-call duration is a slow call |
+/// | timed out because this process stood still | neither |
+///
+/// # Options
+///
+/// | option | unit, range | default | why |
+/// |---|---|---|---|
+/// | [`time_window`](CircuitBreakerBuilder::time_window) | time, from 1 ms | 30 s, in 10 slots | Polly's; a count remembers yesterday on a quiet service |
+/// | [`count_window`](CircuitBreakerBuilder::count_window) | calls, 1 to 16 384 | off | |
+/// | [`consecutive_failures`](CircuitBreakerBuilder::consecutive_failures) | failures, 1 to 16 383 | off | for low traffic: 10 |
+/// | [`consecutive_span`](CircuitBreakerBuilder::consecutive_span) | time | 1 s | many streams of one connection die together in a millisecond |
+/// | [`failure_rate`](CircuitBreakerBuilder::failure_rate) | share, more than 0, at most 1 | 0.5 | |
+/// | [`min_calls`](CircuitBreakerBuilder::min_calls) | calls, from 1; at most a count window's size counts | 20 | false trips at a true rate of 0.2: 0.26 % of windows of 20, 3.3 % of 10 |
+/// | [`slow_call`](CircuitBreakerBuilder::slow_call) | time, more than 0 | off | no natural threshold |
+/// | [`slow_rate`](CircuitBreakerBuilder::slow_rate) | share, more than 0, at most 1 | 0.8, with `slow_call` | |
+/// | [`open_for`](CircuitBreakerBuilder::open_for) | time, more than 0 | 5 s | a short first break |
+/// | [`growth`](CircuitBreakerBuilder::growth) | factor, from 1 | 2 | long outages back off; 1 keeps every break the same |
+/// | [`max_open_for`](CircuitBreakerBuilder::max_open_for) | time, at least `open_for` | 60 s | |
+/// | [`jitter`](CircuitBreakerBuilder::jitter) | share, 0 to 1 | 0 | a break gets longer by up to this, never shorter, so that a fleet does not probe together |
+/// | [`probes`](CircuitBreakerBuilder::probes) | calls, 1 to 1000 | 3 | one probe closes half the time at a true rate of 0.5, three 12.5 % |
+/// | [`close_after`](CircuitBreakerBuilder::close_after) | calls, 1 to `probes` | `probes` | |
+/// | [`probe_lease`](CircuitBreakerBuilder::probe_lease) | time, longer than any timeout inside | 10 s, or twice the time that the layers inside can take; 60 s if they have no limit | shorter than the call would void its verdict |
+///
+/// Naming any of the three kinds of window replaces the default one; several together open the circuit by whichever
+/// trips first.
+///
+/// # By hand
+///
+/// [`isolate`](Self::isolate), [`reset`](Self::reset), [`admit`](Self::admit) without wrapping anything,
+/// [`snapshot`](Self::snapshot), [`subscribe`](Self::subscribe).
+///
+/// # Cancellation
+///
+/// See "What counts": a dropped call gives a probe's slot back at once.
+///
+/// # Events
+///
+/// `Rejected`, `Opened`, `HalfOpened`, `ProbeFinished`, `ProbeExpired`, `Closed`, `Isolated`, `Released`. Those that no
+/// call caused are told to the observers of all pipelines that the breaker is part of.
+///
+/// # Order among layers
+///
+/// Inside the retry and the bulkhead, outside the attempt timeout: each attempt is admitted and judged, a timeout is
+/// seen as the failure that it is, and a call that waited for a permit is admitted by the state of then.
+///
+/// # Source
+///
+/// Michael Nygard, *Release It!*; windows and slow calls as in resilience4j; generations as in sony/gobreaker. Leases
+/// and the exact number of probes are ours.
+pub struct CircuitBreaker {
+    shared: Arc<Shared>,
+}
+
+/// What outlives the breaker in the handles and subscriptions that it gave.
+struct Shared {
+    id: PolicyId,
+    circuit: Circuit,
+    slow_call: Option<Duration>,
+    /// The lease that was asked for; without one it follows from what is inside.
+    lease: Option<Duration>,
+    /// The longest lease that a pipeline around it has asked for, in nanoseconds; 0 for none yet.
+    lease_inside: AtomicU64,
+    /// As `explain()` shows them.
+    settings: Vec<(&'static str, String)>,
+    listeners: Listeners,
+    /// Wakes subscribers; they read the state itself.
+    changed: watch::Sender<()>,
+}
+
+impl CircuitBreaker {
+    /// Starts from the defaults.
+    pub fn builder() -> CircuitBreakerBuilder {
+        CircuitBreakerBuilder::default()
+    }
+
+    /// The state now.
+    #[must_use]
+    pub fn state(&self) -> CircuitState {
+        self.shared.state()
+    }
+
+    /// The state and all numbers behind it, taken at once.
+    #[must_use]
+    pub fn snapshot(&self) -> CircuitSnapshot {
+        let mut changes = Vec::new();
+        let now = clock::now();
+        self.shared.circuit.settle(now, &mut changes);
+        self.shared.tell(&changes);
+        self.shared.circuit.snapshot(now).into()
+    }
+}
+
+standalone_guard!([] CircuitBreaker);
+
+impl Shared {
+    fn state(&self) -> CircuitState {
+        self.circuit.state(clock::now()).into()
+    }
+
+    /// Calls inside can take long: probes get a lease that is longer than in any pipeline so far.
+    fn lengthen_lease(&self, lease: Duration) {
+        let lease = nanos(lease);
+        // Relaxed: a number that orders nothing else.
+        let longest = self.lease_inside.fetch_max(lease, Relaxed).max(lease);
+        self.circuit.set_lease(Duration::from_nanos(longest));
+    }
+
+    /// Tells of changes that no call caused.
+    fn tell(&self, changes: &[Change]) {
+        self.announce(changes, |event| self.listeners.tell(&self.id, &event));
+    }
+
+    fn announce(&self, changes: &[Change], mut emit: impl FnMut(EventKind)) {
+        if changes.is_empty() {
+            return;
+        }
+        self.changed.send_replace(());
+        changes.iter().for_each(|change| emit(EventKind::from(*change)));
+    }
+}
+
+impl fmt::Debug for CircuitBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreaker")
+            .field("name", &self.shared.id.name)
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The state of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Calls are admitted.
+    Closed,
+    /// Calls are rejected.
+    #[non_exhaustive]
+    Open {
+        /// The rest of the break.
+        retry_after: Duration,
+    },
+    /// A few calls are admitted as probes.
+    HalfOpen,
+    /// Calls are rejected until the last handle is released.
+    Isolated,
+}
+
+impl CircuitState {
+    /// The state in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open { .. } => "open",
+            Self::HalfOpen => "half_open",
+            Self::Isolated => "isolated",
+        }
+    }
+
+    /// Whether it is [`Closed`](Self::Closed).
+    #[must_use]
+    pub const fn is_closed(self) -> bool {
+        matches!(self, Self::Closed)
+    }
+
+    /// Whether it is [`Open`](Self::Open).
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+}
+
+impl fmt::Display for CircuitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl From<State> for CircuitState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Closed => Self::Closed,
+            State::Open { retry_after } => Self::Open { retry_after },
+            State::HalfOpen => Self::HalfOpen,
+            State::Isolated => Self::Isolated,
+        }
+    }
+}
+
+/// A circuit at one moment.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct CircuitSnapshot {
+    /// The state.
+    pub state: CircuitState,
+    /// The calls in the time window if there is one, else in the count window. Windows are kept while it is closed.
+    pub calls: u32,
+    /// The failures among them.
+    pub failures: u32,
+    /// The slow calls among them.
+    pub slow_calls: u32,
+    /// The share of failures; none below `min_calls`.
+    pub failure_rate: Option<f64>,
+    /// The share of slow calls; none below `min_calls`.
+    pub slow_rate: Option<f64>,
+    /// The failures in a row, if they are watched.
+    pub consecutive_failures: u32,
+    /// The probes that are out.
+    pub probes_in_flight: u32,
+    /// The probes that have succeeded.
+    pub probe_successes: u32,
+    /// The probes that have failed.
+    pub probe_failures: u32,
+    /// How often it has opened again since it was last closed.
+    pub reopenings: u32,
+    /// The end of the break; none while it is closed or isolated.
+    pub open_until: Option<Instant>,
+}
+
+impl From<Snapshot> for CircuitSnapshot {
+    fn from(snapshot: Snapshot) -> Self {
+        Self {
+            state: snapshot.state.into(),
+            calls: snapshot.calls,
+            failures: snapshot.failures,
+            slow_calls: snapshot.slow,
+            failure_rate: snapshot.failure_rate,
+            slow_rate: snapshot.slow_rate,
+            consecutive_failures: snapshot.consecutive_failures,
+            probes_in_flight: snapshot.probes_in_flight,
+            probe_successes: snapshot.probe_successes,
+            probe_failures: snapshot.probe_failures,
+            reopenings: snapshot.reopenings,
+            open_until: snapshot.open_until.and_then(instant_of),
+        }
+    }
+}
+
+impl From<Change> for EventKind {
+    fn from(change: Change) -> Self {
+        match change {
+            Change::Opened { trigger, failure_rate, slow_rate, calls, open_for, reopenings, label } => {
+                Self::Opened { trigger, failure_rate, slow_rate, calls, open_for, reopenings, label }
+            }
+            Change::HalfOpened { open_for_real } => Self::HalfOpened { open_time: open_for_real },
+            Change::ProbeFinished { success, successes, needed } => {
+                Self::ProbeFinished { passed: success, successes, needed }
+            }
+            Change::ProbeExpired { lease } => Self::ProbeExpired { lease },
+            Change::Closed { by, open_time } => Self::Closed { by, open_time },
+            Change::Isolated { handles } => Self::Isolated { handles },
+            Change::Released { handles } => Self::Released { handles },
+        }
+    }
+}

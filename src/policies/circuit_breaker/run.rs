@@ -1,0 +1,195 @@
+//! A call through a circuit breaker: admitted, watched, judged.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{self, Poll},
+    time::Duration,
+};
+
+use pin_project::pin_project;
+
+use super::CircuitBreaker;
+use crate::{
+    clock,
+    context::Context,
+    engine::circuit::{Refusal, Ticket},
+    engine::moment::Moment,
+    error::{Reason, Rejection},
+    event::EventKind,
+    layer::{LayerInfo, Role},
+    outcome::{Outcome, VerdictKind},
+    policy::{Describe, Operation, Policy, Site},
+    timed::STALL,
+};
+
+impl<T: Send, E: Send> Policy<T, E> for CircuitBreaker {
+    #[inline]
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let ticket = match self.admission(cx) {
+            Ok(ticket) => ticket,
+            Err(refusal) => return self.refuse(refusal, cx),
+        };
+        let cx = if ticket.is_probe() { cx.as_probe() } else { cx };
+        if self.shared.slow_call.is_some() {
+            cx.watch_starts();
+        }
+        let admitted = Admitted::new(self, ticket, cx);
+        Watched { inner: op.attempt(cx), admitted }.await
+    }
+}
+
+impl CircuitBreaker {
+    #[inline]
+    fn admission(&self, cx: Context<'_>) -> Result<Ticket<'_>, Refusal> {
+        let mut changes = Vec::new();
+        let admission = self.shared.circuit.admit(|| cx.moment(), cx.hedge() == 0, &mut changes);
+        self.shared.announce(&changes, |event| cx.emit(&self.shared.id, || event));
+        admission
+    }
+
+    #[cold]
+    fn refuse<T, E>(&self, refusal: Refusal, cx: Context<'_>) -> Outcome<T, E> {
+        let rejection = self.rejection(refusal);
+        let (reason, retry_after) = (rejection.reason(), rejection.retry_after());
+        let (attempt, hedge) = (cx.attempt(), cx.hedge());
+        cx.emit(&self.shared.id, || EventKind::Rejected { reason, retry_after, attempt, hedge });
+        Outcome::rejected(rejection)
+    }
+
+    pub(super) fn rejection(&self, refusal: Refusal) -> Rejection {
+        let (reason, retry_after) = match refusal {
+            Refusal::Open { retry_after } => (Reason::CircuitOpen, Some(retry_after)),
+            Refusal::HalfOpen { retry_after } => (Reason::CircuitHalfOpen, Some(retry_after)),
+            Refusal::Isolated => (Reason::Isolated, None),
+        };
+        Rejection::new(self.shared.id.name.clone(), reason).with_retry_after(retry_after)
+    }
+}
+
+/// The attempt inside, and the admission that it has. The attempt is dropped first: what it held is free by the time
+/// that the circuit learns of its end.
+#[pin_project]
+struct Watched<'a, F> {
+    #[pin]
+    inner: F,
+    admitted: Admitted<'a>,
+}
+
+impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Watched<'_, F> {
+    type Output = Outcome<T, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let this = self.project();
+        this.admitted.polling = true;
+        let poll = this.inner.poll(cx);
+        this.admitted.polling = false;
+        if let Poll::Ready(outcome) = &poll {
+            this.admitted.judge(outcome);
+        }
+        poll
+    }
+}
+
+/// An admission, from the ticket to the verdict.
+struct Admitted<'a> {
+    breaker: &'a CircuitBreaker,
+    /// None once the result is recorded.
+    ticket: Option<Ticket<'a>>,
+    cx: Context<'a>,
+    /// The attempts that had reached the operation before this one.
+    started: u32,
+    /// Set while the attempt is polled: still set in a `Drop` that runs because the attempt panicked.
+    polling: bool,
+}
+
+impl<'a> Admitted<'a> {
+    #[inline]
+    fn new(breaker: &'a CircuitBreaker, ticket: Ticket<'a>, cx: Context<'a>) -> Self {
+        Self { breaker, ticket: Some(ticket), cx, started: cx.frame().attempts_started(), polling: false }
+    }
+
+    #[inline]
+    fn judge<T, E>(&mut self, outcome: &Outcome<T, E>) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let cx = self.cx;
+        match outcome.verdict().kind() {
+            VerdictKind::Success => {
+                let slow = self.is_slow(|| cx.moment());
+                self.record(|changes| ticket.success(slow, || cx.moment(), changes));
+            }
+            VerdictKind::Transient | VerdictKind::Unreached | VerdictKind::Failure if !outcome.is_stalled() => {
+                let slow = self.is_slow(|| cx.moment());
+                self.record(|changes| ticket.failure(slow, outcome.label(), || cx.moment(), changes));
+            }
+            _says_nothing => drop(ticket),
+        }
+    }
+
+    #[inline]
+    fn record<R>(&self, record: impl FnOnce(&mut Vec<crate::engine::circuit::Change>) -> R) {
+        let mut changes = Vec::new();
+        // A stale result changes nothing; its caller has it all the same.
+        let _ = record(&mut changes);
+        let shared = &self.breaker.shared;
+        shared.announce(&changes, |event| self.cx.emit(&shared.id, || event));
+    }
+
+    #[inline]
+    fn is_slow(&self, now: impl FnOnce() -> Moment) -> bool {
+        let Some(slow_call) = self.breaker.shared.slow_call else { return false };
+        let running = self.has_reached_operation();
+        running && self.cx.frame().last_start().is_some_and(|started| now().since(started) >= slow_call)
+    }
+
+    fn has_reached_operation(&self) -> bool {
+        self.cx.frame().attempts_started() != self.started
+    }
+}
+
+impl Drop for Admitted<'_> {
+    /// Dropped before it completed: by a timeout, by its caller, or because it panicked.
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        if !self.has_reached_operation() {
+            return;
+        }
+        if self.polling && self.cx.state().operation_panicked() {
+            self.record(|changes| ticket.failure(false, "panic", clock::now, changes));
+            return;
+        }
+        let now = clock::now();
+        let deadline = self.cx.deadline_moment();
+        if now >= deadline {
+            // Much later than at the deadline means that this process stood still.
+            if now.since(deadline) <= STALL {
+                self.record(|changes| ticket.failure(self.is_slow(|| now), "timeout", || now, changes));
+            }
+        } else if self.is_slow(|| now) {
+            self.record(|changes| ticket.success(true, || now, changes));
+        }
+    }
+}
+
+/// The shortest lease that is chosen without being asked for.
+const SHORTEST_LEASE: Duration = Duration::from_secs(10);
+
+impl Describe for CircuitBreaker {
+    fn describe(&self, out: &mut Vec<LayerInfo>) {
+        let role = Role::CircuitBreaker { lease: self.shared.lease, slow_call: self.shared.slow_call };
+        let info = LayerInfo::new(self.shared.id.clone(), role);
+        out.push(self.shared.settings.iter().fold(info, |info, (field, value)| info.setting(field, value)));
+    }
+
+    /// A lease that was not asked for is longer than a call through any of the pipelines can take.
+    fn attach(&self, site: &Site<'_>) {
+        let shared = &self.shared;
+        shared.listeners.add(site.telemetry);
+        if shared.lease.is_none() {
+            if let Some(inside) = site.longest_inside() {
+                shared.lengthen_lease(inside.saturating_mul(2).max(SHORTEST_LEASE));
+            }
+        }
+    }
+}

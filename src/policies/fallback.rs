@@ -1,0 +1,365 @@
+//! Fallback: an answer of our own where the dependency gave none.
+
+use std::{
+    fmt,
+    future::{Future, Ready, ready},
+    time::Duration,
+};
+
+use crate::{
+    build::IntoLayer,
+    call::standalone_guard,
+    clock,
+    context::Context,
+    engine::moment::Moment,
+    error::{ConfigError, Error, Phase, Rejection},
+    event::{EventKind, FallbackEnd, Kind, PolicyId},
+    layer::{LayerInfo, Role},
+    name::Name,
+    outcome::{Outcome, Verdict, VerdictKind},
+    policy::{Describe, Operation, Policy},
+    timed::{Late, Timed},
+};
+
+/// An answer of our own where the dependency gave none: a default, a stale copy, another source.
+///
+/// **When to use it.** Where a worse answer is better than none: an anonymous user, yesterday's prices, an empty list of
+/// recommendations. **When not.** Where a wrong answer does harm, or where the fallback needs what has just failed.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use withstand::Fallback;
+///
+/// let fallback = Fallback::value("anonymous").build()?;
+/// let name = fallback.call(|| async { Err::<&str, _>("connection refused") }).await;
+/// assert_eq!(name, Ok("anonymous"));
+/// # Ok::<(), withstand::ConfigError>(()) }).unwrap();
+/// ```
+///
+/// # Four kinds
+///
+/// | made by | gets | gives |
+/// |---|---|---|
+/// | [`value`](Fallback::value) | | a clone of the value |
+/// | [`from_error`](Fallback::from_error) | the error | a value |
+/// | [`from_outcome`](Fallback::from_outcome) | the whole outcome | a value, an error, or `None`: it declines |
+/// | [`from_future`](Fallback::from_future) | the whole outcome | a future of the same; it has a limit of its own |
+///
+/// ```
+/// use withstand::{Error, Fallback, Outcome, Reason};
+///
+/// # #[derive(Clone)] struct Prices;
+/// # #[derive(Debug)] struct PriceError;
+/// # async fn stale_prices() -> Option<Prices> { None }
+/// // Only where the circuit is open; everything else passes.
+/// let only_open = Fallback::from_outcome(|outcome: &Outcome<Prices, PriceError>| match &outcome.result {
+///     Err(Error::Rejected(rejection)) if rejection.reason() == Reason::CircuitOpen => Some(Ok(Prices)),
+///     _ => None,
+/// });
+///
+/// // From a cache: an async block, and a `None` of it declines.
+/// let stale = Fallback::from_future(|_: &Outcome<Prices, PriceError>| async { stale_prices().await.map(Ok) });
+/// ```
+///
+/// # What comes of it
+///
+/// | the fallback | result | verdict |
+/// |---|---|---|
+/// | gives a value | the value | `Ignored`: it says nothing about the dependency |
+/// | gives an error | that error | the original one |
+/// | declines, or takes too long | the original one | the original one |
+///
+/// A call that it answered is reported as `fallback`, never as a success.
+///
+/// # Options
+///
+/// | option | unit, range | default | why |
+/// |---|---|---|---|
+/// | [`handles`](FallbackBuilder::handles) | verdicts | `Transient`, `Unreached`, `Throttled`, `Failure`, `Rejected` | a success needs none, and `Ignored` is the caller's own mistake |
+/// | [`limit`](FallbackBuilder::limit) | time, more than 0 | 100 ms | it comes after all the time that has passed already; only asynchronous ones have it |
+///
+/// # Cancellation
+///
+/// The failed attempt, with its connection and permits, is gone before a fallback begins. A call that is dropped drops
+/// an asynchronous fallback.
+///
+/// # Panics
+///
+/// A panic in a fallback unwinds to the caller and is never held against the dependency.
+///
+/// # Events
+///
+/// `FellBack`.
+///
+/// # Order among layers
+///
+/// Outermost. [`Pipeline::build`](crate::PipelineBuilder::build) refuses one inside a retry, a hedge or a circuit breaker
+/// from which it would hide every failure.
+#[derive(Clone)]
+pub struct Fallback<S> {
+    id: PolicyId,
+    substitute: S,
+    handles: Vec<VerdictKind>,
+    limit: Duration,
+    /// Whether the answer is a future, and so may need the limit.
+    waits: bool,
+}
+
+impl<V> Fallback<Value<V>> {
+    /// Always this value. It is cloned for each call that falls back.
+    pub fn value(value: V) -> FallbackBuilder<Value<V>> {
+        FallbackBuilder::new(Value(value))
+    }
+}
+
+impl<F> Fallback<FromError<F>> {
+    /// A value made from the error. A failure that is an `Ok`, such as an HTTP 503, passes on unchanged.
+    pub fn from_error<T, E>(make: F) -> FallbackBuilder<FromError<F>>
+    where
+        F: Fn(&Error<E>) -> T,
+    {
+        FallbackBuilder::new(FromError(make))
+    }
+}
+
+impl<F> Fallback<FromOutcome<F>> {
+    /// A result made from the whole outcome, or `None` to decline.
+    pub fn from_outcome<T, E>(make: F) -> FallbackBuilder<FromOutcome<F>>
+    where
+        F: Fn(&Outcome<T, E>) -> Option<Result<T, E>>,
+    {
+        FallbackBuilder::new(FromOutcome(make))
+    }
+}
+
+impl<F> Fallback<FromFuture<F>> {
+    /// A future made from the whole outcome. What the future needs of the outcome is taken out of it before the future
+    /// is made; a future of `None` declines.
+    pub fn from_future<T, E, Fut>(make: F) -> FallbackBuilder<FromFuture<F>>
+    where
+        F: Fn(&Outcome<T, E>) -> Fut,
+        Fut: Future<Output = Option<Result<T, E>>>,
+    {
+        FallbackBuilder { waits: true, ..FallbackBuilder::new(FromFuture(make)) }
+    }
+}
+
+standalone_guard!([S] Fallback<S>);
+
+impl<S> fmt::Debug for Fallback<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fallback").field("name", &self.id.name).field("handles", &self.handles).finish_non_exhaustive()
+    }
+}
+
+/// Where a [`Fallback`] takes its answer from: one of the four kinds.
+pub trait Substitute<T, E>: Send + Sync {
+    /// The answer to come.
+    type Answer: Future<Output = Option<Result<T, E>>> + Send;
+
+    /// The answer to an outcome; `None` declines.
+    fn substitute(&self, outcome: &Outcome<T, E>) -> Self::Answer;
+}
+
+/// See [`Fallback::value`].
+#[derive(Clone, Copy, Debug)]
+pub struct Value<V>(V);
+
+impl<T: Clone + Send + Sync, E: Send> Substitute<T, E> for Value<T> {
+    type Answer = Ready<Option<Result<T, E>>>;
+
+    fn substitute(&self, _: &Outcome<T, E>) -> Self::Answer {
+        ready(Some(Ok(self.0.clone())))
+    }
+}
+
+/// See [`Fallback::from_error`].
+#[derive(Clone, Copy)]
+pub struct FromError<F>(F);
+
+impl<T: Send, E: Send, F: Fn(&Error<E>) -> T + Send + Sync> Substitute<T, E> for FromError<F> {
+    type Answer = Ready<Option<Result<T, E>>>;
+
+    fn substitute(&self, outcome: &Outcome<T, E>) -> Self::Answer {
+        ready(outcome.result.as_ref().err().map(|error| Ok((self.0)(error))))
+    }
+}
+
+/// See [`Fallback::from_outcome`].
+#[derive(Clone, Copy)]
+pub struct FromOutcome<F>(F);
+
+impl<T, E, F> Substitute<T, E> for FromOutcome<F>
+where
+    T: Send,
+    E: Send,
+    F: Fn(&Outcome<T, E>) -> Option<Result<T, E>> + Send + Sync,
+{
+    type Answer = Ready<Option<Result<T, E>>>;
+
+    fn substitute(&self, outcome: &Outcome<T, E>) -> Self::Answer {
+        ready((self.0)(outcome))
+    }
+}
+
+/// See [`Fallback::from_future`].
+#[derive(Clone, Copy)]
+pub struct FromFuture<F>(F);
+
+impl<T, E, F, Fut> Substitute<T, E> for FromFuture<F>
+where
+    F: Fn(&Outcome<T, E>) -> Fut + Send + Sync,
+    Fut: Future<Output = Option<Result<T, E>>> + Send,
+{
+    type Answer = Fut;
+
+    fn substitute(&self, outcome: &Outcome<T, E>) -> Fut {
+        (self.0)(outcome)
+    }
+}
+
+/// A function has nothing to show but its kind.
+macro_rules! opaque_debug {
+    ($($kind:ident),+) => {$(
+        impl<F> fmt::Debug for $kind<F> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($kind))
+            }
+        }
+    )+};
+}
+
+opaque_debug!(FromError, FromOutcome, FromFuture);
+
+/// Builds a [`Fallback`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct FallbackBuilder<S> {
+    name: Option<Name>,
+    substitute: S,
+    handles: Vec<VerdictKind>,
+    limit: Duration,
+    /// Whether the answer is a future, and so may need the limit.
+    waits: bool,
+}
+
+impl<S> FallbackBuilder<S> {
+    fn new(substitute: S) -> Self {
+        Self { name: None, substitute, handles: FAILURES.to_vec(), limit: Duration::from_millis(100), waits: false }
+    }
+
+    /// The name in events. Default: `fallback`.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The verdicts that it answers for, instead of the default ones: `Transient`, `Unreached`, `Throttled`, `Failure`
+    /// and `Rejected`. At least one.
+    pub fn handles(mut self, verdicts: impl IntoIterator<Item = VerdictKind>) -> Self {
+        self.handles = verdicts.into_iter().collect();
+        self
+    }
+
+    /// The longest that an asynchronous fallback may take: more than zero. Default: 100 ms.
+    pub const fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range; the error names it.
+    pub fn build(self) -> Result<Fallback<S>, ConfigError> {
+        IntoLayer::<Fallback<S>>::into_layer(self, Kind::Fallback.into())
+    }
+}
+
+/// What a fallback answers for unless it is told.
+const FAILURES: [VerdictKind; 5] = [
+    VerdictKind::Transient,
+    VerdictKind::Unreached,
+    VerdictKind::Throttled,
+    VerdictKind::Failure,
+    VerdictKind::Rejected,
+];
+
+impl<S> IntoLayer<Fallback<S>> for FallbackBuilder<S> {
+    type Layer = Fallback<S>;
+
+    fn into_layer(self, default_name: Name) -> Result<Fallback<S>, ConfigError> {
+        let id = PolicyId::new(Kind::Fallback, self.name.clone(), default_name)?;
+        let refused = if self.handles.is_empty() {
+            Some(ConfigError::new("handles", "empty", "at least one verdict"))
+        } else if self.limit.is_zero() {
+            Some(ConfigError::new("limit", "0s", "more than 0s"))
+        } else {
+            None
+        };
+        match refused {
+            Some(error) => Err(error.in_policy(&id.name)),
+            None => {
+                let Self { substitute, handles, limit, waits, .. } = self;
+                Ok(Fallback { id, substitute, handles, limit, waits })
+            }
+        }
+    }
+}
+
+impl<S> Describe for Fallback<S> {
+    fn describe(&self, out: &mut Vec<LayerInfo>) {
+        let hides_failures = FAILURES.iter().all(|kind| self.handles.contains(kind));
+        let handles: Vec<_> = self.handles.iter().map(|kind| kind.as_str()).collect();
+        let limit = self.waits.then_some(self.limit);
+        let info = LayerInfo::new(self.id.clone(), Role::Fallback { hides_failures, limit })
+            .setting("handles", handles.join("|"));
+        out.push(match limit {
+            Some(limit) => info.setting("limit", format_args!("{limit:?}")),
+            None => info,
+        });
+    }
+}
+
+impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
+    #[inline]
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let outcome = op.attempt(cx).await;
+        if !self.handles.contains(&outcome.verdict().kind()) {
+            return outcome;
+        }
+        let started = cx.moment();
+        cx.enter(Phase::Fallback);
+        let answer = Timed::new(started.after(self.limit), self.substitute.substitute(&outcome)).await;
+        self.conclude(outcome, answer, started, cx)
+    }
+}
+
+impl<S> Fallback<S> {
+    #[cold]
+    fn conclude<T, E>(
+        &self,
+        mut outcome: Outcome<T, E>,
+        answer: Result<Option<Result<T, E>>, Late>,
+        started: Moment,
+        cx: Context<'_>,
+    ) -> Outcome<T, E> {
+        let original = outcome.verdict().kind();
+        let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
+        let end = match answer {
+            Ok(Some(Ok(value))) => {
+                outcome = Outcome::new(Ok(value), Verdict::ignored().label("fallback")).substituted();
+                FallbackEnd::Ok
+            }
+            Ok(Some(Err(error))) => {
+                outcome.result = Err(Error::Operation(error));
+                FallbackEnd::Error
+            }
+            Ok(None) => FallbackEnd::Declined,
+            Err(_late) => FallbackEnd::TimedOut,
+        };
+        cx.emit(&self.id, || EventKind::FellBack { original, reason, end, duration: clock::now().since(started) });
+        outcome
+    }
+}

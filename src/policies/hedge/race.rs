@@ -1,0 +1,346 @@
+//! A call through a hedge: the attempts of one race.
+
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Sleep, sleep_until};
+
+use super::Hedge;
+use crate::{
+    budget::Token,
+    clock::{self, instant_of},
+    context::{Context, Frame, Idempotency},
+    engine::moment::Moment,
+    error::{Error, Reason},
+    event::{EventKind, HedgeSuppression, HedgeTrigger},
+    outcome::{Outcome, VerdictKind},
+    policy::{Operation, Policy},
+    timed::{Late, STALL},
+};
+
+impl<T: Send, E: Send> Policy<T, E> for Hedge {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let race_frame = Frame::new(cx);
+        let cx = cx.within(&race_frame);
+        let first_frame = Frame::new(cx);
+        let first_cx = cx.within(&first_frame).with_hedge(cx.hedge());
+        let mut first_sample = Sample::new(self, first_cx);
+        let mut first = pin!(op.attempt(first_cx));
+        // Made when the first hedge begins: a call without one allocates nothing.
+        let mut hedges = None;
+        let mut timer = pin!(None::<Sleep>);
+        let mut race = Race::new(self, cx);
+        let mut outcome = poll_fn(|task| {
+            loop {
+                if race.first_runs {
+                    if let Poll::Ready(outcome) = first.as_mut().poll(task) {
+                        first_sample.finish(&outcome);
+                        race.first_runs = false;
+                        race.end(cx.hedge(), outcome);
+                    } else if first_frame.attempts_started() > 0 {
+                        race.first_reached_operation();
+                    }
+                }
+                if let Some(hedges) = &mut hedges {
+                    while let Poll::Ready(Some((index, outcome))) = FuturesUnordered::poll_next_unpin(hedges, task) {
+                        race.hedges_run = race.hedges_run.saturating_sub(1);
+                        race.end(index, outcome);
+                    }
+                }
+                let (due, trigger) = match race.next() {
+                    Next::Done(outcome) => return Poll::Ready(outcome),
+                    Next::Wait => return Poll::Pending,
+                    Next::Hedge { due, trigger } => (due, trigger),
+                };
+                if due > cx.moment() {
+                    let Some(at) = instant_of(due) else { return Poll::Pending };
+                    match timer.as_mut().as_pin_mut() {
+                        Some(mut timer) if timer.deadline() != at => timer.as_mut().reset(at),
+                        Some(_) => {}
+                        None => timer.set(Some(sleep_until(at))),
+                    }
+                    if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(task).is_pending()) {
+                        return Poll::Pending;
+                    }
+                    if race.stalled(due) {
+                        continue;
+                    }
+                }
+                if let Some((index, token)) = race.start(trigger) {
+                    hedges.get_or_insert_with(FuturesUnordered::new).push(self.attempt(op, cx, index, token));
+                }
+            }
+        })
+        .await;
+        if let Some(budget) = &self.budget {
+            budget.fund(&mut outcome, cx, &self.id);
+        }
+        race_frame.supersede();
+        outcome
+    }
+}
+
+impl Hedge {
+    /// One hedge, from the token that it has paid to its outcome.
+    async fn attempt<T, E, Op>(
+        &self,
+        op: Op,
+        cx: Context<'_>,
+        index: u32,
+        token: Option<Token<'_>>,
+    ) -> (u32, Outcome<T, E>)
+    where
+        T: Send,
+        E: Send,
+        Op: Operation<T, E>,
+    {
+        let frame = Frame::new(cx);
+        let cx = cx.within(&frame).with_hedge(index);
+        let _token = token.map(|token| token.spend(&frame));
+        let mut sample = Sample::new(self, cx);
+        let outcome = op.attempt(cx).await;
+        sample.finish(&outcome);
+        (index, outcome)
+    }
+}
+
+/// What is to be done next.
+enum Next<T, E> {
+    Done(Outcome<T, E>),
+    Wait,
+    Hedge { due: Moment, trigger: HedgeTrigger },
+}
+
+/// Which attempts run, which have ended how, and when the next one begins.
+struct Race<'a, T, E> {
+    hedge: &'a Hedge,
+    cx: Context<'a>,
+    first_runs: bool,
+    hedges_run: u32,
+    hedges_begun: u32,
+    /// No further hedge begins.
+    stopped: bool,
+    /// When the latest attempt began; the first one begins when it reaches the operation.
+    latest: Option<Moment>,
+    /// The delay before the next hedge, once asked for.
+    delay: Option<Option<Duration>>,
+    /// An attempt has failed: the next hedge begins at this moment, whatever the delay.
+    failure_due: Option<Moment>,
+    /// The largest hint of the attempts that failed.
+    hint: Option<Duration>,
+    /// How the first attempt ended, if it did not win.
+    first: Option<Outcome<T, E>>,
+    winner: Option<Outcome<T, E>>,
+}
+
+impl<'a, T, E> Race<'a, T, E> {
+    fn new(hedge: &'a Hedge, cx: Context<'a>) -> Self {
+        let mut race = Self {
+            hedge,
+            cx,
+            first_runs: true,
+            hedges_run: 0,
+            hedges_begun: 0,
+            stopped: false,
+            latest: None,
+            delay: None,
+            failure_due: None,
+            hint: None,
+            first: None,
+            winner: None,
+        };
+        if cx.idempotency() == Idempotency::Unsafe {
+            race.stop(HedgeSuppression::NotIdempotent);
+        } else if hedge.delay.lacks_samples() {
+            race.stop(HedgeSuppression::NoSamples);
+        }
+        race
+    }
+
+    fn stop(&mut self, why: HedgeSuppression) {
+        self.stopped = true;
+        self.suppress(why);
+    }
+
+    fn suppress(&self, why: HedgeSuppression) {
+        self.cx.emit(&self.hedge.id, || EventKind::HedgeSuppressed { why });
+    }
+
+    /// From here on its time counts: not from its admission, which may have taken a wait in a queue.
+    fn first_reached_operation(&mut self) {
+        if self.latest.is_none() {
+            self.latest = Some(self.cx.moment());
+        }
+    }
+
+    /// An attempt has ended.
+    fn end(&mut self, index: u32, outcome: Outcome<T, E>) {
+        let is_first = index == self.cx.hedge();
+        match outcome.verdict().kind() {
+            VerdictKind::Success | VerdictKind::Failure | VerdictKind::Ignored => {
+                self.cx.state().won(index);
+                self.winner = Some(outcome);
+                return;
+            }
+            VerdictKind::Rejected if is_first => self.stopped = true,
+            VerdictKind::Rejected => return self.suppress(refused_by(&outcome)),
+            VerdictKind::Throttled => self.stop(HedgeSuppression::Throttled),
+            VerdictKind::Transient | VerdictKind::Unreached if outcome.is_stalled() => {
+                self.suppress(HedgeSuppression::Stalled);
+            }
+            VerdictKind::Transient | VerdictKind::Unreached => {
+                let hint = outcome.verdict().hint().unwrap_or_default();
+                self.failure_due = Some(self.cx.moment().after(hint));
+            }
+        }
+        self.hint = self.hint.max(outcome.verdict().hint());
+        if is_first {
+            self.first = Some(outcome);
+        }
+    }
+
+    fn next(&mut self) -> Next<T, E> {
+        if let Some(winner) = self.winner.take() {
+            return Next::Done(winner);
+        }
+        let running = self.first_runs || self.hedges_run > 0;
+        match self.due() {
+            // With nothing under way a wait makes sense only if a failure asks for it and time is left.
+            Some((due, trigger)) if running || self.is_worth_waiting(due, trigger) => Next::Hedge { due, trigger },
+            _ if running => Next::Wait,
+            _ => match self.first.take() {
+                Some(first) => Next::Done(first.hinted(self.hint)),
+                None => Next::Wait,
+            },
+        }
+    }
+
+    fn is_worth_waiting(&self, due: Moment, trigger: HedgeTrigger) -> bool {
+        trigger == HedgeTrigger::Failure && due < self.cx.deadline_moment()
+    }
+
+    /// When the next hedge begins, if there is one to come.
+    fn due(&mut self) -> Option<(Moment, HedgeTrigger)> {
+        if self.stopped || self.hedges_begun >= self.hedge.max_hedges {
+            return None;
+        }
+        if let Some(due) = self.failure_due {
+            return Some((due, HedgeTrigger::Failure));
+        }
+        let next = self.hedges_begun.saturating_add(1);
+        let delay = (*self.delay.get_or_insert_with(|| self.hedge.delay.before(next)))?;
+        if delay.is_zero() {
+            return Some((self.cx.moment(), HedgeTrigger::Parallel));
+        }
+        Some((self.latest?.after(delay), HedgeTrigger::Delay))
+    }
+
+    /// Whether the timer was so late that this process must have stood still: then the attempt was not slow, and its time
+    /// begins anew.
+    fn stalled(&mut self, due: Moment) -> bool {
+        let now = clock::now();
+        let late = now.since(due);
+        if late <= STALL {
+            return false;
+        }
+        Late(late).report(self.cx, Some(&self.hedge.id));
+        self.suppress(HedgeSuppression::Stalled);
+        self.latest = Some(now);
+        self.failure_due = self.failure_due.map(|_| now);
+        true
+    }
+
+    /// The next hedge begins, if time and budget allow: its index, and what it has paid.
+    fn start(&mut self, trigger: HedgeTrigger) -> Option<(u32, Option<Token<'a>>)> {
+        if self.cx.is_late() {
+            self.stop(HedgeSuppression::Deadline);
+            return None;
+        }
+        let token = match &self.hedge.budget {
+            None => None,
+            Some(budget) => match budget.withdraw(self.cx, &self.hedge.id) {
+                Some(token) => Some(token),
+                None => {
+                    self.stop(HedgeSuppression::Budget);
+                    return None;
+                }
+            },
+        };
+        let now = self.cx.moment();
+        let delay = self.latest.map_or(Duration::ZERO, |latest| now.since(latest));
+        self.hedges_begun = self.hedges_begun.saturating_add(1);
+        self.hedges_run = self.hedges_run.saturating_add(1);
+        self.latest = Some(now);
+        self.delay = None;
+        self.failure_due = None;
+        let index = self.cx.hedge().saturating_add(self.hedges_begun);
+        self.cx.emit(&self.hedge.id, || EventKind::Hedged { hedge: index, delay, trigger });
+        Some((index, token))
+    }
+}
+
+fn refused_by<T, E>(outcome: &Outcome<T, E>) -> HedgeSuppression {
+    match &outcome.result {
+        Err(Error::Timeout(_)) => HedgeSuppression::Deadline,
+        Err(Error::Rejected(rejection)) => match rejection.reason() {
+            Reason::CircuitOpen | Reason::CircuitHalfOpen | Reason::Isolated => HedgeSuppression::Circuit,
+            Reason::BulkheadFull | Reason::QueueTimeout => HedgeSuppression::Bulkhead,
+            _ => HedgeSuppression::Rejected,
+        },
+        _ => HedgeSuppression::Rejected,
+    }
+}
+
+/// What an attempt adds to the latencies that a quantile is taken of. Idle for the other kinds of delay.
+struct Sample<'a> {
+    hedge: &'a Hedge,
+    cx: Context<'a>,
+    /// Nothing is to be recorded any more.
+    done: bool,
+}
+
+impl<'a> Sample<'a> {
+    fn new(hedge: &'a Hedge, cx: Context<'a>) -> Self {
+        let measures = hedge.delay.measures();
+        if measures {
+            cx.watch_starts();
+        }
+        Self { hedge, cx, done: !measures }
+    }
+
+    /// A success took as long as it took, a timeout at least the delay. Other failures say nothing about slowness.
+    fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        if outcome.verdict().is_success() {
+            self.record(self.cx.moment(), Duration::ZERO);
+        } else if matches!(outcome.result, Err(Error::Timeout(_))) && !outcome.is_stalled() {
+            self.record(self.cx.moment(), self.delay());
+        }
+    }
+
+    fn delay(&self) -> Duration {
+        self.hedge.delay.before(1).unwrap_or_default()
+    }
+
+    fn record(&self, now: Moment, at_least: Duration) {
+        if let Some(started) = self.cx.frame().last_start() {
+            self.hedge.delay.record(now.since(started).max(at_least), now);
+        }
+    }
+}
+
+impl Drop for Sample<'_> {
+    /// Lost the race, or was ended by a timeout outside: all that is known is that it was slow.
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        let now = clock::now();
+        let deadline = self.cx.deadline_moment();
+        if self.cx.is_superseded() || (now >= deadline && now.since(deadline) <= STALL) {
+            self.record(now, self.delay());
+        }
+    }
+}

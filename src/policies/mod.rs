@@ -1,0 +1,8 @@
+//! Floor 3: the policies. One file each; they never import each other.
+
+pub(crate) mod bulkhead;
+pub(crate) mod circuit_breaker;
+pub(crate) mod fallback;
+pub(crate) mod hedge;
+pub(crate) mod retry;
+pub(crate) mod timeout;

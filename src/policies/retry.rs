@@ -1,0 +1,459 @@
+//! Retry: repeats what may succeed the next time.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use crate::{
+    budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder, SpentToken},
+    build::IntoLayer,
+    call::{standalone, yield_once},
+    clock::wait_until,
+    context::{Context, Idempotency},
+    engine::{backoff::Backoff, moment::Moment, rng::Rng},
+    error::{ConfigError, Error, Phase, Reason},
+    event::{EventKind, Kind, PolicyId, RetryStop},
+    layer::{LayerInfo, Role},
+    name::Name,
+    outcome::{Outcome, VerdictKind},
+    policy::{Describe, Operation, Policy},
+};
+
+/// Repeats what may succeed the next time: after a pause, a few times, and only as often as successes pay for.
+///
+/// **When to use it.** Around calls whose failures are often short: a lost connection, a restarting replica, a brief
+/// overload. **When not.** Around what is not idempotent (say so with
+/// [`CallOptions::idempotency`](crate::CallOptions::idempotency)), around work whose answer is of no use a second later,
+/// and at more than one level of the same path.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// use std::{sync::atomic::{AtomicU32, Ordering}, time::Duration};
+/// use withstand::{Backoff, Retry};
+///
+/// let retry = Retry::builder()
+///     .max_attempts(3)
+///     .backoff(Backoff::exponential(Duration::from_millis(50)).cap(Duration::from_secs(1)))
+///     .build()?;
+///
+/// let calls = AtomicU32::new(0);
+/// let answer = retry
+///     .call(|| async {
+///         match calls.fetch_add(1, Ordering::Relaxed) {
+///             0 => Err("connection reset"),
+///             _ => Ok("hello"),
+///         }
+///     })
+///     .await;
+/// assert_eq!(answer, Ok("hello"));
+/// assert_eq!(calls.into_inner(), 2);
+/// # Ok::<(), withstand::ConfigError>(()) }).unwrap();
+/// ```
+///
+/// # What is repeated
+///
+/// | verdict | repeated | though not idempotent |
+/// |---|---|---|
+/// | `Transient` | yes | no |
+/// | `Unreached` | yes | yes |
+/// | `Throttled` | yes, after the hint | yes |
+/// | `Rejected` | only with [`retry_rejected`](RetryBuilder::retry_rejected); an isolated circuit never | yes |
+/// | `Success`, `Failure`, `Ignored` | no | no |
+///
+/// The outcome of a retry that gives up is the last one that the dependency gave, as it is: never a wrapper. It is
+/// [spent](crate::Outcome::is_spent): no outer retry repeats it, so nested retries do not multiply. Where a repeat is
+/// itself refused in this process, the outcome before it is returned, with the refusal's hint.
+///
+/// # Options
+///
+/// | option | unit, range | default | why |
+/// |---|---|---|---|
+/// | [`max_attempts`](RetryBuilder::max_attempts) | attempts, the first included; from 1 | 3 | the SRE book's number, and resilience4j's |
+/// | [`backoff`](RetryBuilder::backoff) | see [`Backoff`] | exponential from 50 ms, doubling, up to 1 s, full jitter | AWS's base; the cap fits a total of 4 s |
+/// | [`max_elapsed`](RetryBuilder::max_elapsed) | time, more than 0 | none | the total timeout rules |
+/// | [`min_time_left`](RetryBuilder::min_time_left) | time | 10 ms | an attempt with 1 ms left is pure load |
+/// | [`max_hint`](RetryBuilder::max_hint) | time | 30 s | a server must not park a client for a day; the deadline usually cuts first |
+/// | [`budget`](RetryBuilder::budget) | see [`RetryBudget`] | one of its own: 0.2, 10, 100 | without one, retries keep an overload alive |
+/// | [`retry_rejected`](RetryBuilder::retry_rejected) | | off | load belongs outside |
+/// | [`repeat_spent`](RetryBuilder::repeat_spent) | | off | retries at several levels multiply |
+/// | [`seed`](RetryBuilder::seed) | | random | the same jitter each time, for tests |
+///
+/// # The wait
+///
+/// `max(computed, min(hint, max_hint)) + uniform(0, min(hint, max_hint) / 10)`: a hint is never undercut, and the clients
+/// that were given the same one do not come back together. Where the next attempt would begin after the deadline, or
+/// less than `min_time_left` before it, there is no wait: the last outcome is returned at once.
+///
+/// # Cancellation
+///
+/// A call dropped during a wait or an attempt makes no further attempt; the token of a repeat that did not reach the
+/// dependency goes back to the budget.
+///
+/// # Events
+///
+/// `Retried`, `RetryStopped`, `BudgetEmptied`, `BudgetRefilled`.
+///
+/// # Order among layers
+///
+/// Inside the total timeout and outside of the bulkhead, the circuit breaker and the attempt timeout: each attempt is
+/// admitted anew.
+///
+/// # Source
+///
+/// Backoff and jitter: see [`Backoff`]. Budget: see [`RetryBudget`].
+#[derive(Debug)]
+pub struct Retry {
+    id: PolicyId,
+    max_attempts: u32,
+    backoff: Backoff,
+    max_elapsed: Option<Duration>,
+    min_time_left: Duration,
+    max_hint: Duration,
+    budget: Option<Arc<RetryBudget>>,
+    retry_rejected: bool,
+    repeat_spent: bool,
+    rng: Rng,
+}
+
+impl Retry {
+    /// Starts from the defaults.
+    pub fn builder() -> RetryBuilder {
+        RetryBuilder {
+            name: None,
+            max_attempts: 3,
+            backoff: Backoff::default(),
+            max_elapsed: None,
+            min_time_left: Duration::from_millis(10),
+            max_hint: Duration::from_secs(30),
+            budget: BudgetChoice::Own(RetryBudget::builder()),
+            retry_rejected: false,
+            repeat_spent: false,
+            seed: None,
+        }
+    }
+
+    /// The budget, if there is one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Arc<RetryBudget>> {
+        self.budget.as_ref()
+    }
+}
+
+standalone!([] Retry);
+
+/// Builds a [`Retry`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct RetryBuilder {
+    name: Option<Name>,
+    max_attempts: u32,
+    backoff: Backoff,
+    max_elapsed: Option<Duration>,
+    min_time_left: Duration,
+    max_hint: Duration,
+    budget: BudgetChoice,
+    retry_rejected: bool,
+    repeat_spent: bool,
+    seed: Option<u64>,
+}
+
+impl RetryBuilder {
+    /// The name in events. Default: `retry`.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// The most attempts, the first included: 1 or more. Default: 3.
+    pub const fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// The waits between attempts. Default: exponential from 50 ms, doubling, up to 1 s, with full jitter.
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// No attempt begins later than this after the first: more than zero. Default: none, the total timeout rules.
+    pub const fn max_elapsed(mut self, elapsed: Duration) -> Self {
+        self.max_elapsed = Some(elapsed);
+        self
+    }
+
+    /// No attempt begins with less time than this to the deadline. Default: 10 ms.
+    pub const fn min_time_left(mut self, left: Duration) -> Self {
+        self.min_time_left = left;
+        self
+    }
+
+    /// The longest hint that is obeyed; a longer one counts as this. Zero obeys none. Default: 30 s.
+    pub const fn max_hint(mut self, hint: Duration) -> Self {
+        self.max_hint = hint;
+        self
+    }
+
+    /// Draws on a budget that others draw on as well.
+    pub fn budget(mut self, budget: Arc<RetryBudget>) -> Self {
+        self.budget = BudgetChoice::Shared(budget);
+        self
+    }
+
+    /// Draws on a budget of its own with these settings. Default: ratio 0.2, initial 10, cap 100.
+    pub fn own_budget(mut self, budget: RetryBudgetBuilder) -> Self {
+        self.budget = BudgetChoice::Own(budget);
+        self
+    }
+
+    /// Repeats whatever it costs the dependency. For callers that are themselves the bound, such as a batch job.
+    pub fn without_budget(mut self) -> Self {
+        self.budget = BudgetChoice::Unlimited;
+        self
+    }
+
+    /// Repeats what was refused in this process as well, except by an isolated circuit. Default: not, since whoever
+    /// refuses does so to shed load.
+    pub const fn retry_rejected(mut self) -> Self {
+        self.retry_rejected = true;
+        self
+    }
+
+    /// Repeats outcomes that a retry further in has given up on. Default: not, since nested retries multiply.
+    pub const fn repeat_spent(mut self) -> Self {
+        self.repeat_spent = true;
+        self
+    }
+
+    /// Makes the jitter the same each time, for tests. Default: random.
+    pub const fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range; the error names it.
+    pub fn build(self) -> Result<Retry, ConfigError> {
+        IntoLayer::<Retry>::into_layer(self, Kind::Retry.into())
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.max_attempts == 0 {
+            return Err(ConfigError::new("max_attempts", 0, "1 or more; it counts the first attempt"));
+        }
+        if self.max_elapsed.is_some_and(|elapsed| elapsed.is_zero()) {
+            return Err(ConfigError::new("max_elapsed", "0s", "more than 0s"));
+        }
+        Ok(self.backoff.validate()?)
+    }
+}
+
+impl IntoLayer<Retry> for RetryBuilder {
+    type Layer = Retry;
+
+    fn into_layer(self, default_name: Name) -> Result<Retry, ConfigError> {
+        let id = PolicyId::new(Kind::Retry, self.name.clone(), default_name)?;
+        self.check().map_err(|error| error.in_policy(&id.name))?;
+        let budget = self.budget.build().map_err(|error| error.in_policy(&id.name))?;
+        Ok(Retry {
+            id,
+            max_attempts: self.max_attempts,
+            backoff: self.backoff,
+            max_elapsed: self.max_elapsed,
+            min_time_left: self.min_time_left,
+            max_hint: self.max_hint,
+            budget,
+            retry_rejected: self.retry_rejected,
+            repeat_spent: self.repeat_spent,
+            rng: self.seed.map_or_else(Rng::from_entropy, Rng::seeded),
+        })
+    }
+}
+
+impl Describe for Retry {
+    fn describe(&self, out: &mut Vec<LayerInfo>) {
+        let role = Role::Retry {
+            attempts: self.max_attempts,
+            waits: self.backoff.longest(self.max_attempts.saturating_sub(1)),
+            longest_hint: self.max_hint.saturating_add(self.max_hint / 10),
+            max_elapsed: self.max_elapsed,
+            budget: self.budget.as_ref().map(|budget| budget.info()),
+            repeats_spent: self.repeat_spent,
+            repeats_rejected: self.retry_rejected,
+        };
+        let mut info = LayerInfo::new(self.id.clone(), role)
+            .setting("max_attempts", self.max_attempts)
+            .setting("backoff", self.backoff.describe());
+        if let Some(elapsed) = self.max_elapsed {
+            info = info.setting("max_elapsed", format_args!("{elapsed:?}"));
+        }
+        info = match &self.budget {
+            Some(budget) => info.setting("budget", format_args!("{} up to {}", budget.ratio(), budget.cap())),
+            None => info.setting("budget", "none"),
+        };
+        out.push(info);
+    }
+}
+
+impl<T: Send, E: Send> Policy<T, E> for Retry {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let mut series = Series::new(self, cx);
+        loop {
+            let outcome = op.attempt(series.attempt()).await;
+            let next = match series.judge(outcome) {
+                Judgement::Done(outcome) => return outcome,
+                Judgement::Again { next } => next,
+            };
+            match next {
+                Some(next) => wait_until(next).await,
+                // A delay of zero still lets others run: attempts that fail at once must not starve the thread.
+                None => yield_once().await,
+            }
+        }
+    }
+}
+
+/// The attempts of one call.
+struct Series<'a, T, E> {
+    retry: &'a Retry,
+    cx: Context<'a>,
+    /// When the first attempt began; read only if something depends on it.
+    started: Option<Moment>,
+    attempts: u32,
+    delay: Option<Duration>,
+    /// What the repeat that is under way has paid.
+    token: Option<SpentToken<'a>>,
+    /// The last outcome that was not a rejection: what is returned if all that follows is refused.
+    real: Option<Outcome<T, E>>,
+}
+
+enum Judgement<T, E> {
+    Done(Outcome<T, E>),
+    /// Attempt again at this moment, or at once.
+    Again {
+        next: Option<Moment>,
+    },
+}
+
+impl<'a, T, E> Series<'a, T, E> {
+    fn new(retry: &'a Retry, cx: Context<'a>) -> Self {
+        let started = retry.max_elapsed.map(|_| cx.moment());
+        Self { retry, cx, started, attempts: 0, delay: None, token: None, real: None }
+    }
+
+    /// The context of the next attempt.
+    fn attempt(&mut self) -> Context<'a> {
+        let number = self.cx.attempt().saturating_add(self.attempts);
+        self.attempts = self.attempts.saturating_add(1);
+        self.cx.with_attempt(number)
+    }
+
+    #[inline]
+    fn judge(&mut self, mut outcome: Outcome<T, E>) -> Judgement<T, E> {
+        self.token = None;
+        if outcome.verdict().is_success() {
+            if let Some(budget) = &self.retry.budget {
+                budget.fund(&mut outcome, self.cx, &self.retry.id);
+            }
+            return Judgement::Done(outcome);
+        }
+        self.judge_failure(outcome)
+    }
+
+    #[cold]
+    fn judge_failure(&mut self, outcome: Outcome<T, E>) -> Judgement<T, E> {
+        if outcome.verdict().is_rejected() && !self.retries_rejection(&outcome) {
+            return Judgement::Done(self.refused(outcome));
+        }
+        if !self.is_repeatable(&outcome) {
+            return Judgement::Done(outcome);
+        }
+        match self.next(&outcome) {
+            Ok(next) => {
+                if !outcome.verdict().is_rejected() {
+                    self.real = Some(outcome);
+                }
+                Judgement::Again { next }
+            }
+            Err(why) => Judgement::Done(self.stop(outcome, why)),
+        }
+    }
+
+    fn retries_rejection(&self, outcome: &Outcome<T, E>) -> bool {
+        let isolated = matches!(&outcome.result, Err(Error::Rejected(r)) if r.reason() == Reason::Isolated);
+        self.retry.retry_rejected && !isolated
+    }
+
+    fn is_repeatable(&self, outcome: &Outcome<T, E>) -> bool {
+        let repeatable = matches!(
+            outcome.verdict().kind(),
+            VerdictKind::Transient | VerdictKind::Unreached | VerdictKind::Throttled | VerdictKind::Rejected
+        );
+        repeatable && (self.retry.repeat_spent || !outcome.is_spent())
+    }
+
+    /// A rejection that is not repeated: the last real outcome instead, if there is one.
+    fn refused(&mut self, rejection: Outcome<T, E>) -> Outcome<T, E> {
+        match self.real.take() {
+            None => rejection,
+            Some(real) => {
+                let hint = rejection.verdict().hint().or(real.verdict().hint());
+                self.stop(real.hinted(hint), RetryStop::Rejected)
+            }
+        }
+    }
+
+    fn stop(&mut self, outcome: Outcome<T, E>, why: RetryStop) -> Outcome<T, E> {
+        let attempts = self.attempts;
+        self.cx.emit(&self.retry.id, || EventKind::RetryStopped { why, attempts });
+        match self.real.take() {
+            Some(real) if outcome.verdict().is_rejected() => {
+                let hint = outcome.verdict().hint().or(real.verdict().hint());
+                real.hinted(hint).spent()
+            }
+            _ => outcome.spent(),
+        }
+    }
+
+    /// When to attempt again, or why not.
+    fn next(&mut self, outcome: &Outcome<T, E>) -> Result<Option<Moment>, RetryStop> {
+        let (retry, cx) = (self.retry, self.cx);
+        let unsafe_to_repeat = outcome.verdict().kind() == VerdictKind::Transient;
+        if unsafe_to_repeat && cx.idempotency() == Idempotency::Unsafe {
+            return Err(RetryStop::NotIdempotent);
+        }
+        if self.attempts >= retry.max_attempts {
+            return Err(RetryStop::Attempts);
+        }
+        let hint = outcome.verdict().hint();
+        let computed = retry.backoff.delay(self.attempts, self.delay, hint, &retry.rng).ok_or(RetryStop::Backoff)?;
+        let obeyed = hint.unwrap_or_default().min(retry.max_hint);
+        let delay = computed.max(obeyed).saturating_add(retry.rng.range(Duration::ZERO, obeyed / 10));
+        let now = cx.moment();
+        let next = now.after(delay);
+        let deadline = cx.deadline_moment();
+        if deadline != Moment::NEVER && next.after(retry.min_time_left) > deadline {
+            return Err(RetryStop::Deadline);
+        }
+        if let (Some(started), Some(most)) = (self.started, retry.max_elapsed) {
+            if next.since(started) > most {
+                return Err(RetryStop::Elapsed);
+            }
+        }
+        if let Some(budget) = &retry.budget {
+            let token = budget.withdraw(cx, &retry.id).ok_or(RetryStop::Budget)?;
+            // Until the repeat reaches the operation, a drop gives it back: during the wait as well.
+            self.token = Some(token.spend(cx.frame()));
+        }
+        self.delay = Some(computed);
+        let next_attempt = cx.attempt().saturating_add(self.attempts);
+        let clamped = hint.is_some_and(|hint| hint > retry.max_hint);
+        cx.emit(&retry.id, || EventKind::Retried { next_attempt, delay, hint, clamped });
+        if delay.is_zero() {
+            return Ok(None);
+        }
+        cx.enter(Phase::Backoff);
+        Ok(Some(next))
+    }
+}

@@ -1,0 +1,181 @@
+//! Timeout: ends what takes too long.
+
+use std::{future::Future, time::Duration};
+
+use crate::{
+    build::{FOREVER, IntoLayer},
+    call::standalone_guard,
+    context::{Context, Frame},
+    error::ConfigError,
+    event::{Kind, PolicyId},
+    layer::{LayerInfo, Role},
+    name::Name,
+    outcome::Outcome,
+    policy::{Describe, Operation, Policy},
+    timed::Timed,
+};
+
+/// Ends what takes too long: the whole call, or one attempt.
+///
+/// **When to use it.** Around every call that leaves the process, and twice: the outermost layer limits the whole call,
+/// the innermost one each attempt. **When not.** Around work that must not be stopped half way: dropping is how it is
+/// stopped.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use withstand::{Error, Timeout};
+///
+/// let timeout = Timeout::new(Duration::from_millis(50))?;
+/// let error = timeout.call(|| std::future::pending::<Result<(), std::io::Error>>()).await.unwrap_err();
+/// assert!(error.is_timeout());
+/// assert_eq!(
+///     error.to_string(),
+///     "timed out: the total limit of 50ms passed during an attempt (1 attempt made)",
+/// );
+/// # Ok::<(), withstand::ConfigError>(()) }).unwrap();
+/// ```
+///
+/// # What it limits
+///
+/// Its place tells: inside a [`Retry`](crate::Retry) or a [`Hedge`](crate::Hedge) it limits each attempt, outside of
+/// them all attempts with the waits between them. [`TimedOut::scope`](crate::TimedOut::scope) says which it was, and
+/// [`TimedOut::phase`](crate::TimedOut::phase) what the call was doing.
+///
+/// It publishes its deadline inward: everything inside sees the nearest one in the [`Context`] and in the
+/// [`Attempt`](crate::Attempt), no attempt begins after it, and a retry does not sleep towards it. Of equal nested
+/// deadlines the outer one is reported.
+///
+/// # Options
+///
+/// | option | default | why |
+/// |---|---|---|
+/// | limit | none, required | there is no safe guess |
+/// | [`name`](TimeoutBuilder::name) | `timeout`; a second one in a pipeline is `timeout-2` | |
+///
+/// A limit of zero, or one beyond thirty years, is refused: leave the layer out instead.
+///
+/// # The outcome of a timeout
+///
+/// [`Transient`](crate::Verdict::Transient), so that a retry repeats it and a circuit breaker counts it. If no attempt
+/// inside had reached the operation it is [`Rejected`](crate::Verdict::Rejected): the dependency was not called.
+///
+/// The operation is always polled before the timer. A timer that fires more than 100 ms late means that this process
+/// stood still: the tasks that deliver what has arrived meanwhile get one turn, the operation is polled once more, and
+/// if it must time out all the same no circuit breaker counts that.
+///
+/// # Cancellation
+///
+/// When the time is up the operation is dropped, at its current await point, before anything else happens. Dropping the
+/// call drops the timer.
+///
+/// # Cost
+///
+/// A timer is made when the operation is first pending. One that is ready at once pays for a reading of the clock, which
+/// all layers of the call share.
+///
+/// # Events
+///
+/// `TimedOut`, and `RuntimeStalled` (at most once a second in the process).
+///
+/// # Order among layers
+///
+/// Outermost for the whole call, innermost for the attempt: inside the circuit breaker, so that it sees a timeout as the
+/// failure that it is. [`Pipeline::build`](crate::PipelineBuilder::build) refuses an attempt timeout that is not shorter
+/// than the total one.
+#[derive(Clone, Debug)]
+pub struct Timeout {
+    id: PolicyId,
+    limit: Duration,
+}
+
+impl Timeout {
+    /// A timeout of this length.
+    ///
+    /// # Errors
+    ///
+    /// If the limit is zero or longer than thirty years.
+    pub fn new(limit: Duration) -> Result<Self, ConfigError> {
+        Self::builder(limit).build()
+    }
+
+    /// A timeout of this length, to be given a name.
+    #[must_use]
+    pub fn builder(limit: Duration) -> TimeoutBuilder {
+        TimeoutBuilder { name: None, limit }
+    }
+
+    /// The limit.
+    #[must_use]
+    pub const fn limit(&self) -> Duration {
+        self.limit
+    }
+}
+
+standalone_guard!([] Timeout);
+
+/// Builds a [`Timeout`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct TimeoutBuilder {
+    name: Option<Name>,
+    limit: Duration,
+}
+
+impl TimeoutBuilder {
+    /// The name in events. Default: `timeout`.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    ///
+    /// If the limit is zero or longer than thirty years, or the name is blank.
+    pub fn build(self) -> Result<Timeout, ConfigError> {
+        IntoLayer::<Timeout>::into_layer(self, Kind::Timeout.into())
+    }
+}
+
+impl IntoLayer<Timeout> for TimeoutBuilder {
+    type Layer = Timeout;
+
+    fn into_layer(self, default_name: Name) -> Result<Timeout, ConfigError> {
+        let id = PolicyId::new(Kind::Timeout, self.name, default_name)?;
+        if self.limit.is_zero() || self.limit > FOREVER {
+            let value = format_args!("{:?}", self.limit);
+            let accepted = "more than 0s and at most 30 years; leave the layer out for no timeout";
+            return Err(ConfigError::new("limit", value, accepted).in_policy(&id.name));
+        }
+        Ok(Timeout { id, limit: self.limit })
+    }
+}
+
+impl IntoLayer<Timeout> for Duration {
+    type Layer = Timeout;
+
+    fn into_layer(self, default_name: Name) -> Result<Timeout, ConfigError> {
+        IntoLayer::<Timeout>::into_layer(Timeout::builder(self), default_name)
+    }
+}
+
+impl Describe for Timeout {
+    fn describe(&self, out: &mut Vec<LayerInfo>) {
+        let role = Role::Timeout { limit: self.limit };
+        out.push(LayerInfo::new(self.id.clone(), role).setting("limit", format_args!("{:?}", self.limit)));
+    }
+}
+
+impl<T: Send, E: Send> Policy<T, E> for Timeout {
+    #[inline]
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let frame = Frame::with_limit(cx, self.limit);
+        // Where an outer deadline is as near, the outer one ends this, and no timer is needed here.
+        match Timed::new(frame.own_deadline(), op.attempt(cx.within(&frame))).await {
+            Ok(outcome) => outcome,
+            Err(late) => late.outcome(cx, &frame, Some(&self.id)),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! A future with a time limit: the one place where a timer ends something.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    task::{self, Poll},
+    time::Duration,
+};
+
+use pin_project::pin_project;
+use tokio::time::{Sleep, sleep_until};
+
+use crate::{
+    clock::{self, instant_of},
+    context::{Context, Frame},
+    engine::moment::Moment,
+    event::{EventKind, PolicyId},
+    outcome::{Outcome, Verdict},
+};
+
+/// A timer that fires later than this means that the process stood still.
+pub(crate) const STALL: Duration = Duration::from_millis(100);
+
+/// Ends with what `inner` gives, or with [`Late`] once the time is up.
+///
+/// The inner future is always polled first. The timer is made when the inner future is first pending. One that fires so
+/// late that the process must have stood still gives the rest of the process one turn to deliver what has arrived.
+#[pin_project]
+pub(crate) struct Timed<F> {
+    #[pin]
+    inner: F,
+    #[pin]
+    timer: Option<Sleep>,
+    at: Moment,
+    late: Option<Late>,
+}
+
+/// The time was up, by so much.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Late(pub(crate) Duration);
+
+impl<F> Timed<F> {
+    /// [`Moment::NEVER`] makes no timer at all.
+    #[inline]
+    pub(crate) fn new(at: Moment, inner: F) -> Self {
+        Self { inner, timer: None, at, late: None }
+    }
+}
+
+impl<F: Future> Future for Timed<F> {
+    type Output = Result<F::Output, Late>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if let Poll::Ready(output) = this.inner.poll(cx) {
+            return Poll::Ready(Ok(output));
+        }
+        if let Some(late) = *this.late {
+            return Poll::Ready(Err(late));
+        }
+        if this.timer.is_none() {
+            match instant_of(*this.at) {
+                Some(at) => this.timer.set(Some(sleep_until(at))),
+                None => return Poll::Pending,
+            }
+        }
+        if !this.timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
+            return Poll::Pending;
+        }
+        let late = Late(clock::now().since(*this.at));
+        if late.is_stall() {
+            *this.late = Some(late);
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Err(late))
+    }
+}
+
+impl Late {
+    pub(crate) fn is_stall(self) -> bool {
+        self.0 > STALL
+    }
+
+    /// What the part of the call that took too long ends with.
+    #[cold]
+    pub(crate) fn outcome<T, E>(self, cx: Context<'_>, frame: &Frame<'_>, policy: Option<&PolicyId>) -> Outcome<T, E> {
+        let timed_out = frame.timed_out();
+        cx.telemetry().emit(policy, || EventKind::TimedOut {
+            scope: timed_out.scope,
+            phase: timed_out.phase,
+            limit: timed_out.limit,
+            elapsed: timed_out.limit.saturating_add(self.0),
+            late_by: self.0,
+        });
+        let outcome = Outcome::timed_out(frame);
+        if self.is_stall() {
+            self.report(cx, policy);
+            return outcome.stalled();
+        }
+        outcome
+    }
+
+    /// At most once a second in this process, for every timer that is pending then is late.
+    pub(crate) fn report(self, cx: Context<'_>, policy: Option<&PolicyId>) {
+        static REPORTED: AtomicU64 = AtomicU64::new(0);
+        const PAUSE: u64 = 1_000_000_000;
+        let now = clock::now().nanos();
+        let last = REPORTED.load(Relaxed);
+        // Paused clocks of several tests share the process: one that is behind another reports as well.
+        let due = last == 0 || now.abs_diff(last) >= PAUSE;
+        // Relaxed: nothing but the number itself is shared, and of several at once only one wins.
+        if due && REPORTED.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+            cx.telemetry().emit(policy, || EventKind::RuntimeStalled { late_by: self.0 });
+        }
+    }
+}
+
+impl<T, E> Outcome<T, E> {
+    /// A timeout: transient, unless no attempt reached the operation. Then the dependency was not called.
+    pub(crate) fn timed_out(frame: &Frame<'_>) -> Self {
+        let timed_out = frame.timed_out();
+        let verdict = if timed_out.attempts == 0 { Verdict::rejected() } else { Verdict::transient() };
+        Self::new(Err(timed_out.into()), verdict.label("timeout"))
+    }
+
+    /// An attempt that would have begun after the deadline.
+    pub(crate) fn refused_as_late(timed_out: crate::error::TimedOut) -> Self {
+        Self::new(Err(timed_out.into()), Verdict::rejected().label("timeout"))
+    }
+}
