@@ -8,7 +8,7 @@ use crate::{
     error::ConfigError,
     event::{EventKind, PolicyId},
     layer::BudgetInfo,
-    outcome::Outcome,
+    outcome::{Outcome, VerdictKind},
 };
 
 /// Bounds the extra load that retries and hedges put on a dependency: successes fund it, repeats spend it.
@@ -86,9 +86,9 @@ impl RetryBudget {
     }
 
     /// Deposits a success, unless an inner layer that holds this budget has.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn fund<T, E>(&self, outcome: &mut Outcome<T, E>, cx: Context<'_>, policy: &PolicyId) {
-        if outcome.verdict().is_success() && outcome.fund(self.engine.id()) {
+        if outcome.kind() == VerdictKind::Success && outcome.fund(self.engine.id()) {
             if let Some(edge) = self.engine.deposit() {
                 self.report(edge, cx, policy);
             }
@@ -135,10 +135,7 @@ pub(crate) struct Token<'a> {
 impl<'a> Token<'a> {
     /// The repeat begins: from now on the token is given back only if no attempt in the frame has reached the operation
     /// by the time it is dropped.
-    pub(crate) fn spend<'f>(self, frame: &'f Frame<'f>) -> SpentToken<'f>
-    where
-        'a: 'f,
-    {
+    pub(crate) fn spend<'f>(self, frame: &'f Frame<'f>) -> SpentToken<'a, 'f> {
         SpentToken { token: Some(self), frame, started: frame.attempts_started() }
     }
 }
@@ -152,14 +149,14 @@ impl Drop for Token<'_> {
 
 /// A token of a repeat that is under way.
 #[must_use]
-pub(crate) struct SpentToken<'f> {
+pub(crate) struct SpentToken<'a, 'f> {
     /// None only while it is being dropped.
-    token: Option<Token<'f>>,
+    token: Option<Token<'a>>,
     frame: &'f Frame<'f>,
     started: u32,
 }
 
-impl Drop for SpentToken<'_> {
+impl Drop for SpentToken<'_, '_> {
     fn drop(&mut self) {
         if self.frame.attempts_started() != self.started {
             // The dependency has had the repeat: the token stays spent.

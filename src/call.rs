@@ -14,60 +14,79 @@ use crate::{
     clock,
     context::{Attempt, CallOptions, CallState, Context, Frame, deadline_of},
     engine::moment::Moment,
-    error::{Error, Reason, Rejection},
+    error::{Error, Reason, Rejection, TimedOut},
     event::{AttemptEnd, CallOutcome, EventKind, Telemetry},
     name::Name,
-    outcome::{Classify, Outcome, Verdict, VerdictKind},
+    outcome::{Classify, Outcome, VerdictKind},
     policy::{Operation, Policy},
     timed::Timed,
 };
 
-/// Runs an operation under a policy as one public call.
-pub(crate) async fn drive<P, Op, T, E>(telemetry: &Telemetry, policy: &P, op: Op) -> Outcome<T, E>
+/// Runs an operation under a policy as one public call, and takes of the outcome what its caller wants.
+//
+// Not an `async fn`, here and wherever a call passes: those store their arguments twice.
+pub(crate) fn drive<'a, P, Op, T, E, R>(
+    telemetry: &'a Telemetry,
+    policy: &'a P,
+    operation: Op,
+    take: impl Fn(Outcome<T, E>) -> R + Send,
+) -> impl Future<Output = R> + Send
 where
     P: Policy<T, E>,
-    Op: Operation<T, E>,
+    Op: Send + Sync,
+    for<'o> &'o Op: Operation<T, E>,
     T: Send,
     E: Send,
 {
-    let state = CallState::new(CallOptions::new());
-    let root = Frame::root(telemetry, Moment::NEVER, Duration::ZERO);
-    let cx = Context::new(&state, &root);
-    let report = CallReport::begin(cx);
-    let outcome = EachPoll { state: &state, inner: policy.run(op, cx) }.await;
-    report.finish(&outcome);
-    outcome
+    async move {
+        let state = CallState::new(&CallOptions::new());
+        let root = Frame::root(telemetry, Moment::NEVER, Duration::ZERO);
+        let report = CallReport::begin(&state, &root);
+        let attempts = policy.run(&operation, Context::new(&state, &root));
+        let outcome = EachPoll { state: &state, inner: attempts }.await;
+        report.finish(&outcome);
+        take(outcome)
+    }
 }
 
 /// The same with the caller's options. A future of its own, because only a deadline of the caller needs a timer here.
-pub(crate) async fn drive_with<P, Op, T, E>(
-    telemetry: &Telemetry,
+pub(crate) fn drive_with<'a, P, Op, T, E, R>(
+    telemetry: &'a Telemetry,
     options: CallOptions,
-    policy: &P,
-    op: Op,
-) -> Outcome<T, E>
+    policy: &'a P,
+    operation: Op,
+    take: impl Fn(Outcome<T, E>) -> R + Send,
+) -> impl Future<Output = R> + Send
 where
     P: Policy<T, E>,
-    Op: Operation<T, E>,
+    Op: Send + Sync,
+    for<'o> &'o Op: Operation<T, E>,
     T: Send,
     E: Send,
 {
-    let state = CallState::new(options);
-    let (deadline, left) = deadline_of(&options, &state.reading);
-    let root = Frame::root(telemetry, deadline, left);
-    let cx = Context::new(&state, &root);
-    let report = CallReport::begin(cx);
-    let outcome = if cx.is_late() {
-        Outcome::timed_out(&root)
-    } else {
-        let timed = Timed::new(deadline, policy.run(op, cx));
-        match (EachPoll { state: &state, inner: timed }).await {
-            Ok(outcome) => outcome,
-            Err(late) => late.outcome(cx, &root, None),
-        }
-    };
-    report.finish(&outcome);
-    outcome
+    async move {
+        let state = CallState::new(&options);
+        let (deadline, left) = deadline_of(&options, &state.reading);
+        let root = Frame::root(telemetry, deadline, left);
+        let cx = Context::new(&state, &root);
+        let report = CallReport::begin(&state, &root);
+        let outcome = if cx.is_late() {
+            Outcome::timed_out(&root)
+        } else {
+            let timed = Timed::new(deadline, policy.run(&operation, cx));
+            match (EachPoll { state: &state, inner: timed }).await {
+                Ok(outcome) => outcome,
+                Err(late) => late.outcome(cx, &root, None),
+            }
+        };
+        report.finish(&outcome);
+        take(outcome)
+    }
+}
+
+/// What most callers want of an outcome.
+pub(crate) fn result<T, E>(outcome: Outcome<T, E>) -> Result<T, Error<E>> {
+    outcome.result
 }
 
 /// Voids, at the start of each poll, what the call knew about the present.
@@ -81,7 +100,7 @@ struct EachPoll<'a, F> {
 impl<F: Future> Future for EachPoll<'_, F> {
     type Output = F::Output;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         this.state.poll_begins();
@@ -91,37 +110,35 @@ impl<F: Future> Future for EachPoll<'_, F> {
 
 /// Reports the call's end, whichever it is: the one `CallFinished` of each call. Idle without an observer.
 struct CallReport<'a> {
-    cx: Context<'a>,
-    /// None if nobody listens, or once the end is reported.
-    started: Option<Moment>,
+    state: &'a CallState,
+    root: &'a Frame<'a>,
+    /// [`Moment::NEVER`] if nobody listens, or once the end is reported.
+    started: Moment,
 }
 
 impl<'a> CallReport<'a> {
-    #[inline]
-    fn begin(cx: Context<'a>) -> Self {
-        let started = cx.telemetry().observer.is_some().then(|| cx.moment());
-        if started.is_some() {
-            cx.telemetry().emit(None, || EventKind::CallStarted {
+    #[inline(always)]
+    fn begin(state: &'a CallState, root: &'a Frame<'a>) -> Self {
+        let mut report = Self { state, root, started: Moment::NEVER };
+        if root.telemetry().observer.is_some() {
+            let cx = Context::new(state, root);
+            report.started = cx.moment();
+            root.telemetry().emit(None, || EventKind::CallStarted {
                 deadline_left: cx.remaining(),
                 idempotency: cx.idempotency(),
                 priority: cx.priority(),
             });
         }
-        Self { cx, started }
+        report
     }
 
-    #[inline]
+    #[inline(always)]
     fn finish<T, E>(mut self, outcome: &Outcome<T, E>) {
-        if let Some(started) = self.started.take() {
+        if self.started != Moment::NEVER {
+            let started = std::mem::replace(&mut self.started, Moment::NEVER);
             let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
-            self.emit(
-                started,
-                CallOutcome::of(outcome),
-                Some(outcome.result.is_ok()),
-                reason,
-                outcome.label(),
-                outcome.is_spent(),
-            );
+            let ok = Some(outcome.result.is_ok());
+            self.emit(started, CallOutcome::of(outcome), ok, reason, outcome.label(), outcome.is_spent());
         }
     }
 
@@ -135,8 +152,8 @@ impl<'a> CallReport<'a> {
         label: &'static str,
         spent: bool,
     ) {
-        let state = self.cx.state();
-        self.cx.telemetry().emit(None, || EventKind::CallFinished {
+        let state = self.state;
+        self.root.telemetry().emit(None, || EventKind::CallFinished {
             outcome,
             ok,
             reason,
@@ -150,19 +167,27 @@ impl<'a> CallReport<'a> {
     }
 }
 
+impl CallReport<'_> {
+    #[cold]
+    fn unfinished(&self) {
+        let panicked = self.state.operation_panicked();
+        let outcome = if panicked { CallOutcome::Panicked } else { CallOutcome::Cancelled };
+        self.emit(self.started, outcome, None, None, outcome.as_str(), false);
+    }
+}
+
 impl Drop for CallReport<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(started) = self.started.take() {
-            let outcome =
-                if self.cx.state().operation_panicked() { CallOutcome::Panicked } else { CallOutcome::Cancelled };
-            self.emit(started, outcome, None, None, outcome.as_str(), false);
+        if self.started != Moment::NEVER {
+            self.unfinished();
         }
     }
 }
 
 impl CallOutcome {
     fn of<T, E>(outcome: &Outcome<T, E>) -> Self {
-        match (&outcome.result, outcome.verdict().kind()) {
+        match (&outcome.result, outcome.kind()) {
             _ if outcome.is_substitute() => Self::Fallback,
             (Err(Error::Timeout(_)), _) => Self::Timeout,
             (Err(Error::Rejected(_)), _) | (_, VerdictKind::Rejected) => Self::Rejected,
@@ -177,40 +202,11 @@ impl CallOutcome {
 
 /// The innermost operation: makes a future with the caller's closure and has the classifier judge its result.
 pub(crate) struct Classified<'a, F, C> {
-    pub(crate) make: &'a F,
+    pub(crate) make: F,
     pub(crate) classifier: &'a C,
 }
 
-/// The innermost operation of a forwarded call: the future brings its outcome along.
-pub(crate) struct Forwarded<'a, F> {
-    pub(crate) make: &'a F,
-}
-
-/// The innermost operation of a single future that is pinned elsewhere.
-pub(crate) struct Single<'a, 'f, F, C> {
-    pub(crate) slot: &'a Mutex<Option<Pinned<'f, F>>>,
-    pub(crate) classifier: &'a C,
-}
-
-/// Derived, these would ask the closure and the classifier to be `Copy`.
-macro_rules! copy {
-    ($($operation:ty: [$($generics:tt)*]),+ $(,)?) => {$(
-        impl<$($generics)*> Clone for $operation {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-        impl<$($generics)*> Copy for $operation {}
-    )+};
-}
-
-copy! {
-    Classified<'_, F, C>: [F, C],
-    Forwarded<'_, F>: [F],
-    Single<'_, '_, F, C>: [F, C],
-}
-
-impl<T, E, F, Fut, C> Operation<T, E> for Classified<'_, F, C>
+impl<T, E, F, Fut, C> Operation<T, E> for &Classified<'_, F, C>
 where
     T: Send,
     E: Send,
@@ -219,54 +215,75 @@ where
     C: Classify<T, E>,
 {
     #[inline]
-    async fn attempt(self, cx: Context<'_>) -> Outcome<T, E> {
-        if let Err(timed_out) = cx.operation_starts() {
-            return Outcome::refused_as_late(timed_out);
+    fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        let mut report = AttemptReport::new(cx);
+        async move {
+            if let Err(timed_out) = report.begin() {
+                return Outcome::refused_as_late(timed_out);
+            }
+            let result = InOperation::new(report.cx, &self.make).await;
+            let outcome = judged(self.classifier, result);
+            report.finish(&outcome);
+            outcome
         }
-        let report = AttemptReport::begin(cx);
-        let future = cx.state().operation_polled(|| (self.make)(cx.to_attempt()));
-        let result = InOperation { state: cx.state(), inner: future }.await;
-        report.finish(judged(self.classifier, result))
     }
 }
 
-impl<T, E, F, Fut> Operation<T, E> for Forwarded<'_, F>
+/// The innermost operation of a forwarded call: the future brings its outcome along.
+pub(crate) struct Forwarded<F> {
+    pub(crate) make: F,
+}
+
+impl<T, E, F, Fut> Operation<T, E> for &Forwarded<F>
 where
     T: Send,
     E: Send,
     F: Fn(Attempt) -> Fut + Sync,
     Fut: Future<Output = Outcome<T, E>> + Send,
 {
-    async fn attempt(self, cx: Context<'_>) -> Outcome<T, E> {
-        if let Err(timed_out) = cx.operation_starts() {
-            return Outcome::refused_as_late(timed_out);
+    #[inline]
+    fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        let mut report = AttemptReport::new(cx);
+        async move {
+            if let Err(timed_out) = report.begin() {
+                return Outcome::refused_as_late(timed_out);
+            }
+            let outcome = InOperation::new(report.cx, &self.make).await;
+            report.finish(&outcome);
+            outcome
         }
-        let report = AttemptReport::begin(cx);
-        let future = cx.state().operation_polled(|| (self.make)(cx.to_attempt()));
-        let outcome = InOperation { state: cx.state(), inner: future }.await;
-        report.finish(outcome)
     }
 }
 
-impl<T, E, F, C> Operation<T, E> for Single<'_, '_, F, C>
+/// The innermost operation of a single future that is pinned elsewhere.
+pub(crate) struct Single<'a, 'f, F, C> {
+    pub(crate) slot: Mutex<Option<Pinned<'f, F>>>,
+    pub(crate) classifier: &'a C,
+}
+
+impl<T, E, F, C> Operation<T, E> for &Single<'_, '_, F, C>
 where
     T: Send,
     E: Send,
     F: Future<Output = Result<T, E>> + Send,
     C: Classify<T, E>,
 {
-    async fn attempt(self, cx: Context<'_>) -> Outcome<T, E> {
-        // Never contended: one task polls a call at a time.
-        let Some(future) = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            let rejection = Rejection::new(Name::new("guard"), Reason::AlreadyAttempted);
-            return Outcome::rejected(rejection);
-        };
-        if let Err(timed_out) = cx.operation_starts() {
-            return Outcome::refused_as_late(timed_out);
+    #[inline]
+    fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        let mut report = AttemptReport::new(cx);
+        async move {
+            // Never contended: one task polls a call at a time.
+            let Some(future) = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+                return Outcome::rejected(Rejection::new(Name::new("guard"), Reason::AlreadyAttempted));
+            };
+            if let Err(timed_out) = report.begin() {
+                return Outcome::refused_as_late(timed_out);
+            }
+            let result = InOperation { state: report.cx.state(), inner: future }.await;
+            let outcome = judged(self.classifier, result);
+            report.finish(&outcome);
+            outcome
         }
-        let report = AttemptReport::begin(cx);
-        let result = InOperation { state: cx.state(), inner: future }.await;
-        report.finish(judged(self.classifier, result))
     }
 }
 
@@ -290,7 +307,7 @@ impl<'f, F> Pinned<'f, F> {
 impl<F: Future> Future for Pinned<'_, F> {
     type Output = F::Output;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         match self.get_mut().place.as_mut().as_pin_mut() {
             Some(future) => future.poll(cx),
@@ -306,7 +323,12 @@ impl<F> Drop for Pinned<'_, F> {
 }
 
 /// Runs a single future under a policy as one public call.
-pub(crate) async fn guard<P, T, E, F, C>(telemetry: &Telemetry, policy: &P, classifier: &C, future: F) -> Outcome<T, E>
+pub(crate) fn guard<'a, P, T, E, F, C>(
+    telemetry: &'a Telemetry,
+    policy: &'a P,
+    classifier: &'a C,
+    future: F,
+) -> impl Future<Output = Result<T, Error<E>>> + Send + use<'a, P, T, E, F, C>
 where
     P: Policy<T, E>,
     F: Future<Output = Result<T, E>> + Send,
@@ -314,9 +336,11 @@ where
     T: Send,
     E: Send,
 {
-    let place = pin!(Some(future));
-    let slot = Mutex::new(Some(Pinned::new(place)));
-    drive(telemetry, policy, Single { slot: &slot, classifier }).await
+    async move {
+        let place = pin!(Some(future));
+        let single = Single { slot: Mutex::new(Some(Pinned::new(place))), classifier };
+        drive(telemetry, policy, single, result).await
+    }
 }
 
 /// Marks, while it polls, that the operation itself runs: a panic that passes through here is the operation's.
@@ -327,48 +351,63 @@ struct InOperation<'a, F> {
     inner: F,
 }
 
+impl<'a, F> InOperation<'a, F> {
+    #[inline(always)]
+    fn new(cx: Context<'a>, make: impl FnOnce(Attempt) -> F) -> Self {
+        let state = cx.state();
+        Self { state, inner: state.operation_polled(|| make(cx.to_attempt())) }
+    }
+}
+
 impl<F: Future> Future for InOperation<'_, F> {
     type Output = F::Output;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         this.state.operation_polled(|| this.inner.poll(cx))
     }
 }
 
-/// Reports the attempt's end, whichever it is. Idle without an observer.
+/// The start and the end of an attempt, whichever it is. Reports nothing without an observer.
 struct AttemptReport<'a> {
     cx: Context<'a>,
-    /// None if nobody listens, or once the end is reported.
-    started: Option<Moment>,
+    /// [`Moment::NEVER`] if nobody listens, before the attempt begins, or once its end is reported.
+    started: Moment,
 }
 
 impl<'a> AttemptReport<'a> {
     #[inline]
-    fn begin(cx: Context<'a>) -> Self {
-        let started = cx.telemetry().observer.is_some().then(|| cx.moment());
-        if started.is_some() {
-            cx.telemetry().emit(None, || EventKind::AttemptStarted { attempt: cx.attempt(), hedge: cx.hedge() });
-        }
-        Self { cx, started }
+    fn new(cx: Context<'a>) -> Self {
+        Self { cx, started: Moment::NEVER }
     }
 
-    #[inline]
-    fn finish<T, E>(mut self, outcome: Outcome<T, E>) -> Outcome<T, E> {
-        if let Some(started) = self.started.take() {
-            self.emit(started, Some(outcome.verdict()), outcome.label(), AttemptEnd::Completed);
+    #[inline(always)]
+    fn begin(&mut self) -> Result<(), TimedOut> {
+        let cx = self.cx;
+        cx.operation_starts()?;
+        if cx.telemetry().observer.is_some() {
+            self.started = cx.moment();
+            cx.telemetry().emit(None, || EventKind::AttemptStarted { attempt: cx.attempt(), hedge: cx.hedge() });
         }
-        outcome
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
+        if self.started != Moment::NEVER {
+            let started = std::mem::replace(&mut self.started, Moment::NEVER);
+            self.emit(started, Some(outcome.kind()), outcome.label(), AttemptEnd::Completed);
+        }
     }
 
     #[cold]
-    fn emit(&self, started: Moment, verdict: Option<Verdict>, label: &'static str, end: AttemptEnd) {
+    fn emit(&self, started: Moment, verdict: Option<VerdictKind>, label: &'static str, end: AttemptEnd) {
         let cx = self.cx;
         cx.telemetry().emit(None, || EventKind::AttemptFinished {
             attempt: cx.attempt(),
             hedge: cx.hedge(),
-            verdict: verdict.map(|verdict| verdict.kind()),
+            verdict,
             label,
             duration: clock::now().since(started),
             probe: cx.is_probe(),
@@ -377,20 +416,28 @@ impl<'a> AttemptReport<'a> {
     }
 }
 
+impl AttemptReport<'_> {
+    #[cold]
+    fn unfinished(&self) {
+        let cx = self.cx;
+        let end = if cx.state().operation_panicked() {
+            AttemptEnd::Panicked
+        } else if cx.is_superseded() {
+            AttemptEnd::Superseded
+        } else if clock::now() >= cx.deadline_moment() {
+            AttemptEnd::TimedOut
+        } else {
+            AttemptEnd::Cancelled
+        };
+        self.emit(self.started, None, end.as_str(), end);
+    }
+}
+
 impl Drop for AttemptReport<'_> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(started) = self.started.take() {
-            let cx = self.cx;
-            let end = if cx.state().operation_panicked() {
-                AttemptEnd::Panicked
-            } else if cx.is_superseded() {
-                AttemptEnd::Superseded
-            } else if clock::now() >= cx.deadline_moment() {
-                AttemptEnd::TimedOut
-            } else {
-                AttemptEnd::Cancelled
-            };
-            self.emit(started, None, end.as_str(), end);
+        if self.started != Moment::NEVER {
+            self.unfinished();
         }
     }
 }
@@ -433,11 +480,9 @@ macro_rules! standalone {
                 T: Send,
                 E: Send,
             {
-                async move {
-                    let make = |_| operation();
-                    let classified = $crate::call::Classified { make: &make, classifier: &$crate::DefaultClassifier };
-                    $crate::call::drive($crate::event::Telemetry::SILENT, self, classified).await.result
-                }
+                let classified =
+                    $crate::call::Classified { make: move |_| operation(), classifier: &$crate::DefaultClassifier };
+                $crate::call::drive($crate::event::Telemetry::SILENT, self, classified, $crate::call::result)
             }
 
             /// The same with options for this call, and a closure that is told about each attempt.
@@ -457,11 +502,9 @@ macro_rules! standalone {
                 T: Send,
                 E: Send,
             {
-                async move {
-                    let classified =
-                        $crate::call::Classified { make: &operation, classifier: &$crate::DefaultClassifier };
-                    $crate::call::drive_with($crate::event::Telemetry::SILENT, options, self, classified).await.result
-                }
+                let classified = $crate::call::Classified { make: operation, classifier: &$crate::DefaultClassifier };
+                let telemetry = $crate::event::Telemetry::SILENT;
+                $crate::call::drive_with(telemetry, options, self, classified, $crate::call::result)
             }
         }
     };
@@ -490,11 +533,7 @@ macro_rules! standalone_guard {
                 T: Send,
                 E: Send,
             {
-                async move {
-                    $crate::call::guard($crate::event::Telemetry::SILENT, self, &$crate::DefaultClassifier, future)
-                        .await
-                        .result
-                }
+                $crate::call::guard($crate::event::Telemetry::SILENT, self, &$crate::DefaultClassifier, future)
             }
         }
     };

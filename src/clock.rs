@@ -13,11 +13,13 @@ use crate::engine::moment::{Moment, nanos};
 /// be far ahead of another's, and whichever is read first sets the epoch).
 const EPOCH_NANOS: u64 = 1 << 62;
 
+#[inline]
 fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     *EPOCH.get_or_init(Instant::now)
 }
 
+#[inline]
 pub(crate) fn moment_of(instant: Instant) -> Moment {
     let epoch = epoch();
     let nanos = match instant.checked_duration_since(epoch) {
@@ -40,6 +42,7 @@ pub(crate) fn instant_of(moment: Moment) -> Option<Instant> {
     }
 }
 
+#[inline]
 pub(crate) fn now() -> Moment {
     moment_of(Instant::now())
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     clock::{Reading, instant_of, moment_of},
-    engine::moment::Moment,
+    engine::moment::{Moment, nanos},
     error::{Phase, Scope, TimedOut},
     event::{EventKind, PolicyId, Telemetry},
     name::Name,
@@ -142,42 +142,45 @@ impl Attempt {
 
 /// What all attempts of one public call share.
 pub(crate) struct CallState {
-    pub(crate) options: CallOptions,
     pub(crate) reading: Reading,
     /// Set only while the operation itself runs; still set while a panic of it unwinds.
     in_operation: AtomicBool,
     attempts: AtomicU32,
     hedges: AtomicU32,
     winner: AtomicU32,
+    idempotency: Idempotency,
+    priority: Priority,
 }
 
 // Relaxed throughout this file: one task polls a call at a time, and whatever hands the task to another thread orders
 // these accesses. The atomics are there for `Sync`; plain loads and stores do.
+#[inline]
 fn bump(counter: &AtomicU32) {
     counter.store(counter.load(Relaxed).saturating_add(1), Relaxed);
 }
 
 impl CallState {
     #[inline]
-    pub(crate) fn new(options: CallOptions) -> Self {
+    pub(crate) fn new(options: &CallOptions) -> Self {
         Self {
-            options,
             reading: Reading::default(),
             in_operation: AtomicBool::new(false),
             attempts: AtomicU32::new(0),
             hedges: AtomicU32::new(0),
             winner: AtomicU32::new(0),
+            idempotency: options.idempotency,
+            priority: options.priority,
         }
     }
 
     /// What the call knew about the present is void: a poll begins.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn poll_begins(&self) {
         self.reading.clear();
         self.in_operation.store(false, Relaxed);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn operation_polled<R>(&self, poll: impl FnOnce() -> R) -> R {
         self.in_operation.store(true, Relaxed);
         let result = poll();
@@ -236,7 +239,7 @@ pub struct Frame<'a> {
     telemetry: &'a Telemetry,
     /// The nearest deadline, and whose it is.
     deadline: Moment,
-    limit: Duration,
+    limit_nanos: u64,
     scope: Scope,
     phase: AtomicU8,
     superseded: AtomicBool,
@@ -247,21 +250,22 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     pub(crate) fn root(telemetry: &'a Telemetry, deadline: Moment, limit: Duration) -> Self {
-        Self::of(None, telemetry, deadline, limit, Scope::Deadline)
+        Self::of(None, telemetry, deadline, nanos(limit), Scope::Deadline)
     }
 
+    #[inline(always)]
     fn of(
         parent: Option<&'a Frame<'a>>,
         telemetry: &'a Telemetry,
         deadline: Moment,
-        limit: Duration,
+        limit_nanos: u64,
         scope: Scope,
     ) -> Self {
         Self {
             parent,
             telemetry,
             deadline,
-            limit,
+            limit_nanos,
             scope,
             phase: AtomicU8::new(Phase::Entry.code()),
             superseded: AtomicBool::new(false),
@@ -273,19 +277,21 @@ impl<'a> Frame<'a> {
 
     /// A part of the call with attempts of its own: for a policy that runs several at once, one for each.
     #[must_use]
+    #[inline]
     pub fn new(cx: Context<'a>) -> Self {
         let parent = cx.frame;
-        Self::of(Some(parent), parent.telemetry, parent.deadline, parent.limit, parent.scope)
+        Self::of(Some(parent), parent.telemetry, parent.deadline, parent.limit_nanos, parent.scope)
     }
 
     /// A part of the call that may take so long from now. The nearest deadline is published to all that is inside: no
     /// attempt begins after it. Whoever publishes one ends the attempt at it.
     #[must_use]
+    #[inline(always)]
     pub fn with_limit(cx: Context<'a>, limit: Duration) -> Self {
         let own = cx.moment().after(limit);
         let parent = cx.frame;
         if own < parent.deadline {
-            Self::of(Some(parent), parent.telemetry, own, limit, cx.scope())
+            Self::of(Some(parent), parent.telemetry, own, nanos(limit), cx.scope())
         } else {
             Self::new(cx)
         }
@@ -295,13 +301,19 @@ impl<'a> Frame<'a> {
         Self { telemetry, ..Self::new(cx) }
     }
 
+    pub(crate) fn telemetry(&self) -> &'a Telemetry {
+        self.telemetry
+    }
+
     /// How many attempts inside this part have reached the operation.
     #[must_use]
+    #[inline]
     pub fn attempts_started(&self) -> u32 {
         self.started.load(Relaxed)
     }
 
     /// The nearest deadline, if it is this frame's own and not one of those around it.
+    #[inline]
     pub(crate) fn own_deadline(&self) -> Moment {
         match self.parent {
             Some(parent) if parent.deadline <= self.deadline => Moment::NEVER,
@@ -314,7 +326,12 @@ impl<'a> Frame<'a> {
     }
 
     pub(crate) fn timed_out(&self) -> TimedOut {
-        TimedOut { limit: self.limit, scope: self.scope, phase: self.phase(), attempts: self.attempts_started() }
+        TimedOut {
+            limit: Duration::from_nanos(self.limit_nanos),
+            scope: self.scope,
+            phase: self.phase(),
+            attempts: self.attempts_started(),
+        }
     }
 
     /// Another attempt won the race; what still runs in this frame is about to be dropped.
@@ -384,6 +401,7 @@ impl<'a> Context<'a> {
 
     /// The index of the hedge; the primary is 0.
     #[must_use]
+    #[inline]
     pub fn hedge(&self) -> u32 {
         u32::from(self.hedge)
     }
@@ -391,13 +409,13 @@ impl<'a> Context<'a> {
     /// Whether the operation may be carried out more than once.
     #[must_use]
     pub fn idempotency(&self) -> Idempotency {
-        self.state.options.idempotency
+        self.state.idempotency
     }
 
     /// How much the call matters.
     #[must_use]
     pub fn priority(&self) -> Priority {
-        self.state.options.priority
+        self.state.priority
     }
 
     /// The nearest deadline of all that limits what is inside.
@@ -456,6 +474,7 @@ impl<'a> Context<'a> {
 
     /// What the operation is told about this attempt.
     #[must_use]
+    #[inline]
     pub fn to_attempt(&self) -> Attempt {
         Attempt { number: self.attempt, hedge: self.hedge(), deadline: self.frame.deadline }
     }
@@ -494,6 +513,7 @@ impl<'a> Context<'a> {
         self.flags & PROBE != 0
     }
 
+    #[inline]
     fn scope(&self) -> Scope {
         if self.flags & REPEATED == 0 { Scope::Total } else { Scope::Attempt }
     }
@@ -515,7 +535,7 @@ impl<'a> Context<'a> {
     }
 
     /// The attempt reaches the operation now, unless it is too late for that.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn operation_starts(&self) -> Result<(), TimedOut> {
         if self.is_late() {
             return Err(self.frame.timed_out());

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
-use crate::{engine::refused::Refused, name::Name};
+use crate::{engine::refused::Refused, name::Name, outcome::Hint};
 
 /// Why a call did not succeed: one flat type, however many layers and pipelines it went through.
 ///
@@ -282,20 +282,20 @@ impl fmt::Display for Phase {
 pub struct Rejection {
     policy: Name,
     reason: Reason,
-    retry_after: Option<Duration>,
+    retry_after: Hint,
 }
 
 impl Rejection {
     /// A refusal by the policy of that name. For policies of one's own; ours make theirs.
     #[must_use]
     pub fn new(policy: impl Into<Name>, reason: Reason) -> Self {
-        Self { policy: policy.into(), reason, retry_after: None }
+        Self { policy: policy.into(), reason, retry_after: None.into() }
     }
 
     /// The same refusal with a time after which to come back.
     #[must_use]
     pub fn with_retry_after(mut self, after: impl Into<Option<Duration>>) -> Self {
-        self.retry_after = after.into();
+        self.retry_after = after.into().into();
         self
     }
 
@@ -314,14 +314,14 @@ impl Rejection {
     /// When to come back, where it is known.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        self.retry_after.get()
     }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "rejected by {}: {}", self.policy, self.reason)?;
-        match self.retry_after {
+        match self.retry_after() {
             Some(after) => write!(f, ", retry after {after:?}"),
             None => Ok(()),
         }

@@ -21,7 +21,6 @@
 /// ```
 #[macro_export]
 macro_rules! layers {
-    (@ $stack:ty;) => { $stack };
-    (@ $stack:ty; $layer:ty $(, $rest:ty)*) => { $crate::layers!(@ $crate::Stack<$stack, $layer>; $($rest),*) };
-    ($($layer:ty),* $(,)?) => { $crate::layers!(@ $crate::PassThrough; $($layer),*) };
+    () => { $crate::PassThrough };
+    ($outermost:ty $(, $inside:ty)* $(,)?) => { $crate::Stack<$outermost, $crate::layers![$($inside),*]> };
 }

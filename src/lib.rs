@@ -22,7 +22,7 @@ mod policies;
 mod policy;
 mod timed;
 
-pub use bounds::Bound;
+pub use bounds::{Amplification, Bound};
 pub use budget::{RetryBudget, RetryBudgetBuilder};
 pub use build::IntoLayer;
 pub use context::{Attempt, CallOptions, Context, Frame, Idempotency, Priority};
@@ -33,14 +33,14 @@ pub use event::{
     AttemptEnd, CallOutcome, ClosedBy, Event, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, Kind, Observer,
     Observers, PolicyId, RetryStop, Trigger, WaitEnd,
 };
-pub use explain::{Plan, Warning};
+pub use explain::{Plan, Warning, WarningKind};
 pub use layer::LayerInfo;
 pub use name::Name;
 pub use outcome::{
     Classification, Classify, ClassifyErrors, ClassifyResults, DefaultClassifier, Outcome, Verdict, VerdictKind,
 };
 pub use pipeline::{
-    BuildLayers, Built, Names, Pipeline, PipelineBuilder, StandardHedgedLayers, StandardLayers, Unbuilt,
+    BuildLayer, BuildLayers, Built, Pipeline, PipelineBuilder, StandardHedgedLayers, StandardLayers, Unbuilt,
 };
 pub use policies::{
     bulkhead::{Bulkhead, BulkheadBuilder, Permit},

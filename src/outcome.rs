@@ -2,7 +2,10 @@
 
 use std::{fmt, num::NonZeroU32, time::Duration};
 
-use crate::error::{Error, Rejection};
+use crate::{
+    engine::moment::nanos,
+    error::{Error, Rejection},
+};
 
 /// What an attempt's result says about the dependency, given once, where the attempt ends, and read by every policy.
 ///
@@ -192,6 +195,18 @@ pub enum VerdictKind {
 }
 
 impl VerdictKind {
+    const fn with_hint(self, retry_after: Option<Duration>) -> Verdict {
+        match self {
+            Self::Success => Verdict::Success,
+            Self::Transient => Verdict::Transient { retry_after },
+            Self::Unreached => Verdict::Unreached { retry_after },
+            Self::Throttled => Verdict::Throttled { retry_after },
+            Self::Failure => Verdict::Failure,
+            Self::Ignored => Verdict::Ignored,
+            Self::Rejected => Verdict::Rejected { retry_after },
+        }
+    }
+
     /// The word in lower case: `"transient"`. It is the label of an outcome whose classifier gives none.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -337,9 +352,39 @@ impl<F> fmt::Debug for ClassifyResults<F> {
 pub struct Outcome<T, E> {
     /// The result as the caller will see it.
     pub result: Result<T, Error<E>>,
-    verdict: Verdict,
     label: &'static str,
+    // The verdict in two parts, which take half the room: an outcome is moved through every layer.
+    hint: Hint,
+    kind: VerdictKind,
     marks: Marks,
+}
+
+/// A duration that may be absent, in one word: nanoseconds, saturating below the value that means none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Hint(u64);
+
+impl Hint {
+    const NONE: Self = Self(u64::MAX);
+
+    pub(crate) const fn get(self) -> Option<Duration> {
+        match self {
+            Self::NONE => None,
+            Self(nanos) => Some(Duration::from_nanos(nanos)),
+        }
+    }
+}
+
+impl From<Option<Duration>> for Hint {
+    #[inline]
+    fn from(duration: Option<Duration>) -> Self {
+        duration.map_or(Self::NONE, |duration| Self(nanos(duration).min(u64::MAX.saturating_sub(1))))
+    }
+}
+
+impl fmt::Debug for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
 }
 
 /// What layers tell layers further out about an outcome.
@@ -361,13 +406,18 @@ impl<T, E> Outcome<T, E> {
     #[inline]
     pub fn new(result: Result<T, Error<E>>, classification: impl Into<Classification>) -> Self {
         let Classification { verdict, label } = classification.into();
-        Self { result, verdict, label, marks: Marks::default() }
+        Self { result, label, hint: verdict.hint().into(), kind: verdict.kind(), marks: Marks::default() }
     }
 
     /// The verdict.
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
-        self.verdict
+        self.kind.with_hint(self.hint.get())
+    }
+
+    /// The verdict without its hint.
+    pub(crate) const fn kind(&self) -> VerdictKind {
+        self.kind
     }
 
     /// The label for telemetry: the classifier's, or the verdict's word.
@@ -424,14 +474,15 @@ impl<T, E> Outcome<T, E> {
     /// The same outcome with another verdict and label. The marks stay.
     pub fn reclassified(mut self, classification: impl Into<Classification>) -> Self {
         let Classification { verdict, label } = classification.into();
-        self.verdict = verdict;
+        self.hint = verdict.hint().into();
+        self.kind = verdict.kind();
         self.label = label;
         self
     }
 
     /// The same outcome with another hint, where its verdict carries one.
     pub(crate) fn hinted(mut self, hint: Option<Duration>) -> Self {
-        self.verdict = self.verdict.with_hint(hint);
+        self.hint = self.verdict().with_hint(hint).hint().into();
         self
     }
 

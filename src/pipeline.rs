@@ -39,6 +39,7 @@ impl Pipeline<PassThrough> {
         PipelineBuilder {
             name: name.into(),
             layers: PassThrough,
+            kinds: Vec::new(),
             classifier: DefaultClassifier,
             classified: false,
             observer: None,
@@ -70,7 +71,7 @@ impl Pipeline<PassThrough> {
     ///     .build()?;
     /// # Ok::<(), withstand::ConfigError>(())
     /// ```
-    pub fn standard(name: impl Into<Name>) -> PipelineBuilder<impl BuildLayers<Layers = StandardLayers>> {
+    pub fn standard(name: impl Into<Name>) -> PipelineBuilder<impl BuildLayers<Around<PassThrough> = StandardLayers>> {
         Self::builder(name)
             .timeout(STANDARD_TOTAL)
             .retry(Retry::builder())
@@ -81,7 +82,9 @@ impl Pipeline<PassThrough> {
 
     /// The [`standard`](Self::standard) pipeline with a [`Hedge`] between retry and bulkhead, and 2 attempts instead of
     /// 3: for reads from replicated services.
-    pub fn standard_hedged(name: impl Into<Name>) -> PipelineBuilder<impl BuildLayers<Layers = StandardHedgedLayers>> {
+    pub fn standard_hedged(
+        name: impl Into<Name>,
+    ) -> PipelineBuilder<impl BuildLayers<Around<PassThrough> = StandardHedgedLayers>> {
         Self::builder(name)
             .timeout(STANDARD_TOTAL)
             .retry(Retry::builder().max_attempts(2))
@@ -124,11 +127,8 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        async move {
-            let make = |_| operation();
-            let classified = Classified { make: &make, classifier: &self.classifier };
-            call::drive(&self.telemetry, &self.policy, classified).await.result
-        }
+        let classified = Classified { make: move |_| operation(), classifier: &self.classifier };
+        call::drive(&self.telemetry, &self.policy, classified, call::result)
     }
 
     /// The same with options for this call, and a closure that is told about each attempt.
@@ -149,10 +149,8 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        async move {
-            let classified = Classified { make: &operation, classifier: &self.classifier };
-            call::drive_with(&self.telemetry, options, &self.policy, classified).await.result
-        }
+        let classified = Classified { make: operation, classifier: &self.classifier };
+        call::drive_with(&self.telemetry, options, &self.policy, classified, call::result)
     }
 
     /// The same as [`call`](Self::call), with the verdict about it.
@@ -165,11 +163,8 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        async move {
-            let make = |_| operation();
-            let classified = Classified { make: &make, classifier: &self.classifier };
-            call::drive(&self.telemetry, &self.policy, classified).await
-        }
+        let classified = Classified { make: move |_| operation(), classifier: &self.classifier };
+        call::drive(&self.telemetry, &self.policy, classified, |outcome| outcome)
     }
 
     /// Calls an operation that brings its own outcome: what another pipeline's [`outcome`](Self::outcome) gives. Verdict
@@ -187,10 +182,8 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        async move {
-            let make = |_| operation();
-            call::drive(&self.telemetry, &self.policy, Forwarded { make: &make }).await.result
-        }
+        let forwarded = Forwarded { make: move |_| operation() };
+        call::drive(&self.telemetry, &self.policy, forwarded, call::result)
     }
 
     /// Runs a single future through the layers, of which none may repeat it.
@@ -206,7 +199,7 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        async move { call::guard(&self.telemetry, &self.policy, &self.classifier, future).await.result }
+        call::guard(&self.telemetry, &self.policy, &self.classifier, future)
     }
 
     /// The name.
@@ -252,6 +245,8 @@ impl<T: Send, E: Send, P: Policy<T, E>, C: Send + Sync> Policy<T, E> for Pipelin
 pub struct PipelineBuilder<L, C = DefaultClassifier> {
     name: Name,
     layers: L,
+    /// The kinds of the layers so far, for the names of those that are given none.
+    kinds: Vec<Kind>,
     classifier: C,
     classified: bool,
     observer: Option<Box<dyn Observer>>,
@@ -309,12 +304,16 @@ impl<L, C> PipelineBuilder<L, C> {
     }
 
     fn unbuilt<X, P>(self, kind: Kind, layer: X) -> PipelineBuilder<Stack<L, Unbuilt<X, P>>, C> {
-        self.stacked(Unbuilt { kind, layer, becomes: PhantomData })
+        let before = self.kinds.iter().filter(|seen| **seen == kind).count();
+        let mut builder =
+            self.stacked(Unbuilt { default_name: default_name(kind, before), layer, becomes: PhantomData });
+        builder.kinds.push(kind);
+        builder
     }
 
     fn stacked<X>(self, inner: X) -> PipelineBuilder<Stack<L, X>, C> {
-        let Self { name, layers, classifier, classified, observer } = self;
-        PipelineBuilder { name, layers: Stack::new(layers, inner), classifier, classified, observer }
+        let Self { name, layers, kinds, classifier, classified, observer } = self;
+        PipelineBuilder { name, layers: Stack::new(layers, inner), kinds, classifier, classified, observer }
     }
 
     /// Gives the verdict on each error with a function; every `Ok` is a success.
@@ -340,8 +339,8 @@ impl<L, C> PipelineBuilder<L, C> {
 
     /// Gives the verdict with a [`Classify`] type, which can be named in a struct's field.
     pub fn classifier<D>(self, classifier: D) -> PipelineBuilder<L, D> {
-        let Self { name, layers, observer, .. } = self;
-        PipelineBuilder { name, layers, classifier, classified: true, observer }
+        let Self { name, layers, kinds, observer, .. } = self;
+        PipelineBuilder { name, layers, kinds, classifier, classified: true, observer }
     }
 
     /// Reports all events to this observer. The last one given is the one; [`Observers`](crate::Observers) makes one of
@@ -357,12 +356,11 @@ impl<L, C> PipelineBuilder<L, C> {
     ///
     /// If a setting is out of its range, or the layers cannot work together as they stand: the error names the pipeline,
     /// the policy, the field, the value and what would be accepted.
-    pub fn build(self) -> Result<Pipeline<L::Layers, C>, ConfigError>
+    pub fn build(self) -> Result<Pipeline<L::Around<PassThrough>, C>, ConfigError>
     where
-        L: BuildLayers,
-        L::Layers: Describe,
+        L: BuildLayers<Around<PassThrough>: Describe>,
     {
-        let Self { name, layers, classifier, classified, observer } = self;
+        let Self { name, layers, classifier, classified, observer, .. } = self;
         let policy = built(&name, layers).map_err(|error| error.in_pipeline(&name))?;
         let telemetry = Arc::new(Telemetry { pipeline: Some(name.clone()), observer });
         policy.attach(&Site { telemetry: &telemetry, inside: &[] });
@@ -370,11 +368,14 @@ impl<L, C> PipelineBuilder<L, C> {
     }
 }
 
-fn built<L: BuildLayers<Layers: Describe>>(name: &Name, layers: L) -> Result<L::Layers, ConfigError> {
+fn built<L>(name: &Name, layers: L) -> Result<L::Around<PassThrough>, ConfigError>
+where
+    L: BuildLayers<Around<PassThrough>: Describe>,
+{
     if name.as_str().trim().is_empty() {
         return Err(ConfigError::new("name", format_args!("{name:?}"), "a name that is not blank"));
     }
-    let policy = layers.build(&mut Names::default())?;
+    let policy = layers.build(Ok(PassThrough))?;
     let mut described = Vec::new();
     policy.describe(&mut described);
     explain::validate(&described)?;
@@ -383,7 +384,7 @@ fn built<L: BuildLayers<Layers: Describe>>(name: &Name, layers: L) -> Result<L::
 
 /// A layer that a [`PipelineBuilder`] has yet to build.
 pub struct Unbuilt<X, P> {
-    kind: Kind,
+    default_name: Name,
     layer: X,
     becomes: PhantomData<fn() -> P>,
 }
@@ -400,59 +401,69 @@ pub struct Built<P>(P);
 
 /// The layers of a [`PipelineBuilder`], which become those of a [`Pipeline`].
 pub trait BuildLayers {
-    /// What they become.
-    type Layers;
+    /// What they become around what is inside.
+    type Around<Inside>;
 
-    /// Builds them from the outside in; the first error is the outermost.
+    /// Builds them around what is inside, or passes on the outermost error.
     ///
     /// # Errors
     ///
     /// What a layer's builder says of its settings.
-    fn build(self, names: &mut Names) -> Result<Self::Layers, ConfigError>;
+    fn build<Inside>(self, inside: Result<Inside, ConfigError>) -> Result<Self::Around<Inside>, ConfigError>;
 }
 
 impl BuildLayers for PassThrough {
-    type Layers = Self;
+    type Around<Inside> = Inside;
 
-    fn build(self, _: &mut Names) -> Result<Self, ConfigError> {
-        Ok(self)
+    fn build<Inside>(self, inside: Result<Inside, ConfigError>) -> Result<Inside, ConfigError> {
+        inside
     }
 }
 
-impl<Outer: BuildLayers, Inner: BuildLayers> BuildLayers for Stack<Outer, Inner> {
-    type Layers = Stack<Outer::Layers, Inner::Layers>;
+// The builder adds at the inner end, so its stack leans outward. The pipeline's leans inward: then each layer carries no
+// more than a reference to all that is inside it.
+impl<Outer: BuildLayers, Layer: BuildLayer> BuildLayers for Stack<Outer, Layer> {
+    type Around<Inside> = Outer::Around<Stack<Layer::Layer, Inside>>;
 
-    fn build(self, names: &mut Names) -> Result<Self::Layers, ConfigError> {
-        Ok(Stack::new(self.outer.build(names)?, self.inner.build(names)?))
+    fn build<Inside>(self, inside: Result<Inside, ConfigError>) -> Result<Self::Around<Inside>, ConfigError> {
+        let layer = self.inner.build();
+        self.outer.build(layer.and_then(|layer| Ok(Stack::new(layer, inside?))))
     }
 }
 
-impl<X: IntoLayer<P>, P> BuildLayers for Unbuilt<X, P> {
-    type Layers = X::Layer;
+/// One layer of a [`PipelineBuilder`].
+pub trait BuildLayer {
+    /// What it becomes.
+    type Layer;
 
-    fn build(self, names: &mut Names) -> Result<X::Layer, ConfigError> {
-        self.layer.into_layer(names.next(self.kind))
+    /// Builds it.
+    ///
+    /// # Errors
+    ///
+    /// What the layer's builder says of its settings.
+    fn build(self) -> Result<Self::Layer, ConfigError>;
+}
+
+impl<X: IntoLayer<P>, P> BuildLayer for Unbuilt<X, P> {
+    type Layer = X::Layer;
+
+    fn build(self) -> Result<X::Layer, ConfigError> {
+        self.layer.into_layer(self.default_name)
     }
 }
 
-impl<P> BuildLayers for Built<P> {
-    type Layers = P;
+impl<P> BuildLayer for Built<P> {
+    type Layer = P;
 
-    fn build(self, _: &mut Names) -> Result<P, ConfigError> {
+    fn build(self) -> Result<P, ConfigError> {
         Ok(self.0)
     }
 }
 
 /// Gives each layer that was given no name its kind as one, numbered from the second of a kind on.
-#[derive(Debug, Default)]
-pub struct Names(Vec<Kind>);
-
-impl Names {
-    fn next(&mut self, kind: Kind) -> Name {
-        self.0.push(kind);
-        match self.0.iter().filter(|seen| **seen == kind).count() {
-            1 => kind.into(),
-            n => format!("{kind}-{n}").into(),
-        }
+fn default_name(kind: Kind, before: usize) -> Name {
+    match before.saturating_add(1) {
+        1 => kind.into(),
+        n => format!("{kind}-{n}").into(),
     }
 }

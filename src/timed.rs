@@ -33,7 +33,8 @@ pub(crate) struct Timed<F> {
     #[pin]
     timer: Option<Sleep>,
     at: Moment,
-    late: Option<Late>,
+    /// The timer was so late that the rest of the process got a turn.
+    stalled: bool,
 }
 
 /// The time was up, by so much.
@@ -44,21 +45,21 @@ impl<F> Timed<F> {
     /// [`Moment::NEVER`] makes no timer at all.
     #[inline]
     pub(crate) fn new(at: Moment, inner: F) -> Self {
-        Self { inner, timer: None, at, late: None }
+        Self { inner, timer: None, at, stalled: false }
     }
 }
 
 impl<F: Future> Future for Timed<F> {
     type Output = Result<F::Output, Late>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Poll::Ready(output) = this.inner.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        if let Some(late) = *this.late {
-            return Poll::Ready(Err(late));
+        if *this.stalled {
+            return Poll::Ready(Err(Late::after(*this.at)));
         }
         if this.timer.is_none() {
             match instant_of(*this.at) {
@@ -69,9 +70,9 @@ impl<F: Future> Future for Timed<F> {
         if !this.timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
             return Poll::Pending;
         }
-        let late = Late(clock::now().since(*this.at));
+        let late = Late::after(*this.at);
         if late.is_stall() {
-            *this.late = Some(late);
+            *this.stalled = true;
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -80,6 +81,10 @@ impl<F: Future> Future for Timed<F> {
 }
 
 impl Late {
+    fn after(at: Moment) -> Self {
+        Self(clock::now().since(at))
+    }
+
     pub(crate) fn is_stall(self) -> bool {
         self.0 > STALL
     }

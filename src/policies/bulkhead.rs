@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit, TryAcquireError};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     build::IntoLayer,
@@ -128,7 +128,7 @@ impl Bulkhead {
         async {
             match self.try_permit() {
                 Some(permit) => Ok(permit),
-                None => self.wait(None, Telemetry::SILENT).await.map_err(|refusal| refusal.rejection(self)),
+                None => self.wait(None).await.map_err(|refusal| refusal.rejection(self)),
             }
         }
     }
@@ -185,26 +185,37 @@ impl Bulkhead {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    #[inline]
+    #[inline(always)]
     fn try_permit(&self) -> Option<Permit<'_>> {
-        match self.permits.try_acquire() {
-            Ok(permit) => Some(Permit { bulkhead: self, permit: Some(permit) }),
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => None,
-        }
+        self.permits.try_acquire().ok().map(|permit| self.permit(permit))
+    }
+
+    /// A permit of ours, which knows of debts, for one of the semaphore's.
+    #[inline(always)]
+    fn permit(&self, permit: SemaphorePermit<'_>) -> Permit<'_> {
+        permit.forget();
+        Permit { bulkhead: self }
     }
 
     /// Waits in the queue. The context is that of a call, if it is one.
-    async fn wait(&self, cx: Option<Context<'_>>, telemetry: &Telemetry) -> Result<Permit<'_>, Refusal> {
+    #[cold]
+    async fn wait(&self, cx: Option<Context<'_>>) -> Result<Permit<'_>, Refusal> {
         let place = Place::take(self).ok_or(Refusal::Full)?;
         if let Some(cx) = cx {
             cx.enter(Phase::Queue);
         }
+        let telemetry = cx.map_or(Telemetry::SILENT, |cx| cx.telemetry());
         let started = clock::now();
         let mut waited = Waited { bulkhead: self, telemetry, started, depth: place.depth, end: WaitEnd::Cancelled };
         let deadline = cx.map_or(Moment::NEVER, |cx| cx.deadline_moment());
         let until = started.after(self.max_wait);
         let result = match Timed::new(until.min(deadline), self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(Permit { bulkhead: self, permit: Some(permit) }),
+            // The time may have come to both at once.
+            Ok(Ok(permit)) if cx.is_some_and(|cx| cx.is_late()) => {
+                drop(permit);
+                Err(Refusal::Late)
+            }
+            Ok(Ok(permit)) => Ok(self.permit(permit)),
             Ok(Err(_closed)) => Err(Refusal::Full),
             Err(_) if deadline <= until => Err(Refusal::Late),
             Err(_) => Err(Refusal::QueueTimeout),
@@ -267,19 +278,17 @@ impl fmt::Debug for Bulkhead {
 #[must_use = "a permit that is dropped is given back at once"]
 pub struct Permit<'a> {
     bulkhead: &'a Bulkhead,
-    /// None only while it is being dropped.
-    permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Drop for Permit<'_> {
+    #[inline]
     fn drop(&mut self) {
-        let Some(permit) = self.permit.take() else { return };
-        if self.bulkhead.debt.load(Ordering::SeqCst) > 0 && self.bulkhead.pay() {
-            permit.forget();
+        let Bulkhead { debt, permits, .. } = self.bulkhead;
+        if debt.load(Ordering::SeqCst) > 0 && self.bulkhead.pay() {
             return;
         }
-        drop(permit);
-        if self.bulkhead.debt.load(Ordering::SeqCst) > 0 {
+        permits.add_permits(1);
+        if debt.load(Ordering::SeqCst) > 0 {
             self.bulkhead.settle();
         }
     }
@@ -471,19 +480,17 @@ impl Describe for Bulkhead {
 
 impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
     #[inline]
-    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
-        let _permit = match self.try_permit() {
-            Some(permit) => permit,
-            None if cx.hedge() > 0 => return Refusal::Full.outcome(self, cx),
-            None => match self.wait(Some(cx), cx.telemetry()).await {
-                Ok(permit) if cx.is_late() => {
-                    drop(permit);
-                    return Refusal::Late.outcome(self, cx);
-                }
-                Ok(permit) => permit,
-                Err(refusal) => return refusal.outcome(self, cx),
-            },
-        };
-        op.attempt(cx).await
+    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        async move {
+            let _permit = match self.try_permit() {
+                Some(permit) => permit,
+                None if cx.hedge() > 0 => return Refusal::Full.outcome(self, cx),
+                None => match self.wait(Some(cx)).await {
+                    Ok(permit) => permit,
+                    Err(refusal) => return refusal.outcome(self, cx),
+                },
+            };
+            op.attempt(cx).await
+        }
     }
 }

@@ -324,15 +324,17 @@ impl<S> Describe for Fallback<S> {
 
 impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
     #[inline]
-    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
-        let outcome = op.attempt(cx).await;
-        if !self.handles.contains(&outcome.verdict().kind()) {
-            return outcome;
+    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        async move {
+            let outcome = op.attempt(cx).await;
+            if !self.handles.contains(&outcome.kind()) {
+                return outcome;
+            }
+            let started = cx.moment();
+            cx.enter(Phase::Fallback);
+            let answer = Timed::new(started.after(self.limit), self.substitute.substitute(&outcome)).await;
+            self.conclude(outcome, answer, started, cx)
         }
-        let started = cx.moment();
-        cx.enter(Phase::Fallback);
-        let answer = Timed::new(started.after(self.limit), self.substitute.substitute(&outcome)).await;
-        self.conclude(outcome, answer, started, cx)
     }
 }
 
@@ -345,7 +347,7 @@ impl<S> Fallback<S> {
         started: Moment,
         cx: Context<'_>,
     ) -> Outcome<T, E> {
-        let original = outcome.verdict().kind();
+        let original = outcome.kind();
         let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
         let end = match answer {
             Ok(Some(Ok(value))) => {

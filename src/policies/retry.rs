@@ -297,33 +297,39 @@ impl Describe for Retry {
 }
 
 impl<T: Send, E: Send> Policy<T, E> for Retry {
-    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+    #[inline]
+    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let mut series = Series::new(self, cx);
-        loop {
-            let outcome = op.attempt(series.attempt()).await;
-            let next = match series.judge(outcome) {
-                Judgement::Done(outcome) => return outcome,
-                Judgement::Again { next } => next,
-            };
-            match next {
-                Some(next) => wait_until(next).await,
-                // A delay of zero still lets others run: attempts that fail at once must not starve the thread.
-                None => yield_once().await,
+        async move {
+            loop {
+                // In a scope of its own: an outcome that outlived it would take room during the waits.
+                let next = {
+                    let outcome = op.attempt(series.attempt()).await;
+                    match series.judge(outcome) {
+                        Judgement::Done(outcome) => return outcome,
+                        Judgement::Again { next } => next,
+                    }
+                };
+                match next {
+                    Some(next) => wait_until(next).await,
+                    // A delay of zero still lets others run: attempts that fail at once must not starve the thread.
+                    None => yield_once().await,
+                }
             }
         }
     }
 }
 
 /// The attempts of one call.
-struct Series<'a, T, E> {
-    retry: &'a Retry,
-    cx: Context<'a>,
-    /// When the first attempt began; read only if something depends on it.
-    started: Option<Moment>,
+struct Series<'p, 'c, T, E> {
+    retry: &'p Retry,
+    cx: Context<'c>,
+    /// When the first attempt began; kept only if something depends on it.
+    started: Moment,
     attempts: u32,
     delay: Option<Duration>,
     /// What the repeat that is under way has paid.
-    token: Option<SpentToken<'a>>,
+    token: Option<SpentToken<'p, 'c>>,
     /// The last outcome that was not a rejection: what is returned if all that follows is refused.
     real: Option<Outcome<T, E>>,
 }
@@ -336,34 +342,37 @@ enum Judgement<T, E> {
     },
 }
 
-impl<'a, T, E> Series<'a, T, E> {
-    fn new(retry: &'a Retry, cx: Context<'a>) -> Self {
-        let started = retry.max_elapsed.map(|_| cx.moment());
-        Self { retry, cx, started, attempts: 0, delay: None, token: None, real: None }
+impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
+    fn new(retry: &'p Retry, cx: Context<'c>) -> Self {
+        Self { retry, cx, started: Moment::NEVER, attempts: 0, delay: None, token: None, real: None }
     }
 
     /// The context of the next attempt.
-    fn attempt(&mut self) -> Context<'a> {
+    #[inline(always)]
+    fn attempt(&mut self) -> Context<'c> {
+        if self.attempts == 0 && self.retry.max_elapsed.is_some() {
+            self.started = self.cx.moment();
+        }
         let number = self.cx.attempt().saturating_add(self.attempts);
         self.attempts = self.attempts.saturating_add(1);
         self.cx.with_attempt(number)
     }
 
-    #[inline]
+    #[inline(always)]
     fn judge(&mut self, mut outcome: Outcome<T, E>) -> Judgement<T, E> {
         self.token = None;
-        if outcome.verdict().is_success() {
-            if let Some(budget) = &self.retry.budget {
-                budget.fund(&mut outcome, self.cx, &self.retry.id);
-            }
-            return Judgement::Done(outcome);
+        if outcome.kind() != VerdictKind::Success {
+            return self.judge_failure(outcome);
         }
-        self.judge_failure(outcome)
+        if let Some(budget) = &self.retry.budget {
+            budget.fund(&mut outcome, self.cx, &self.retry.id);
+        }
+        Judgement::Done(outcome)
     }
 
     #[cold]
     fn judge_failure(&mut self, outcome: Outcome<T, E>) -> Judgement<T, E> {
-        if outcome.verdict().is_rejected() && !self.retries_rejection(&outcome) {
+        if outcome.kind() == VerdictKind::Rejected && !self.retries_rejection(&outcome) {
             return Judgement::Done(self.refused(outcome));
         }
         if !self.is_repeatable(&outcome) {
@@ -371,7 +380,7 @@ impl<'a, T, E> Series<'a, T, E> {
         }
         match self.next(&outcome) {
             Ok(next) => {
-                if !outcome.verdict().is_rejected() {
+                if outcome.kind() != VerdictKind::Rejected {
                     self.real = Some(outcome);
                 }
                 Judgement::Again { next }
@@ -387,7 +396,7 @@ impl<'a, T, E> Series<'a, T, E> {
 
     fn is_repeatable(&self, outcome: &Outcome<T, E>) -> bool {
         let repeatable = matches!(
-            outcome.verdict().kind(),
+            outcome.kind(),
             VerdictKind::Transient | VerdictKind::Unreached | VerdictKind::Throttled | VerdictKind::Rejected
         );
         repeatable && (self.retry.repeat_spent || !outcome.is_spent())
@@ -408,7 +417,7 @@ impl<'a, T, E> Series<'a, T, E> {
         let attempts = self.attempts;
         self.cx.emit(&self.retry.id, || EventKind::RetryStopped { why, attempts });
         match self.real.take() {
-            Some(real) if outcome.verdict().is_rejected() => {
+            Some(real) if outcome.kind() == VerdictKind::Rejected => {
                 let hint = outcome.verdict().hint().or(real.verdict().hint());
                 real.hinted(hint).spent()
             }
@@ -419,7 +428,7 @@ impl<'a, T, E> Series<'a, T, E> {
     /// When to attempt again, or why not.
     fn next(&mut self, outcome: &Outcome<T, E>) -> Result<Option<Moment>, RetryStop> {
         let (retry, cx) = (self.retry, self.cx);
-        let unsafe_to_repeat = outcome.verdict().kind() == VerdictKind::Transient;
+        let unsafe_to_repeat = outcome.kind() == VerdictKind::Transient;
         if unsafe_to_repeat && cx.idempotency() == Idempotency::Unsafe {
             return Err(RetryStop::NotIdempotent);
         }
@@ -436,10 +445,8 @@ impl<'a, T, E> Series<'a, T, E> {
         if deadline != Moment::NEVER && next.after(retry.min_time_left) > deadline {
             return Err(RetryStop::Deadline);
         }
-        if let (Some(started), Some(most)) = (self.started, retry.max_elapsed) {
-            if next.since(started) > most {
-                return Err(RetryStop::Elapsed);
-            }
+        if retry.max_elapsed.is_some_and(|most| next.since(self.started) > most) {
+            return Err(RetryStop::Elapsed);
         }
         if let Some(budget) = &retry.budget {
             let token = budget.withdraw(cx, &retry.id).ok_or(RetryStop::Budget)?;

@@ -170,12 +170,14 @@ impl Describe for Timeout {
 
 impl<T: Send, E: Send> Policy<T, E> for Timeout {
     #[inline]
-    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
-        let frame = Frame::with_limit(cx, self.limit);
-        // Where an outer deadline is as near, the outer one ends this, and no timer is needed here.
-        match Timed::new(frame.own_deadline(), op.attempt(cx.within(&frame))).await {
-            Ok(outcome) => outcome,
-            Err(late) => late.outcome(cx, &frame, Some(&self.id)),
+    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        async move {
+            let frame = Frame::with_limit(cx, self.limit);
+            // Where an outer deadline is as near, the outer one ends this, and no timer is needed here.
+            match Timed::new(frame.own_deadline(), op.attempt(cx.within(&frame))).await {
+                Ok(outcome) => outcome,
+                Err(late) => late.outcome(cx, &frame, Some(&self.id)),
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ pub(super) struct Reading<F> {
 }
 
 impl<F: FnOnce() -> Moment> Reading<F> {
+    #[inline]
     pub(super) fn new(read: F) -> Self {
         Self { read: Some(read), moment: Moment::NEVER }
     }
@@ -39,6 +40,7 @@ pub(super) struct Finished {
 }
 
 impl Finished {
+    #[inline]
     pub(super) fn success(slow: bool) -> Self {
         Self { outcome: Outcome { failure: false, slow }, label: if slow { SLOW } else { "" } }
     }
@@ -102,6 +104,7 @@ impl Evidence {
     }
 
     /// Takes a result in. Gives the reason to open if there now is one.
+    #[inline]
     pub(super) fn record<F: FnOnce() -> Moment>(
         &self,
         generation: u32,
@@ -122,9 +125,25 @@ impl Evidence {
             Some((streak, ..)) => streak.success(generation).map(|()| None)?,
             None => None,
         };
+        // The usual case, and no threshold is as low as zero.
+        if run.is_none() && in_time.is_none_or(Tally::is_spotless) && in_count.is_none_or(Tally::is_spotless) {
+            return Ok(None);
+        }
+        Ok(self.cause(finished, run, in_time, in_count, now))
+    }
+
+    #[cold]
+    fn cause<F: FnOnce() -> Moment>(
+        &self,
+        finished: Finished,
+        run: Option<Run>,
+        in_time: Option<Tally>,
+        in_count: Option<Tally>,
+        now: &mut Reading<F>,
+    ) -> Option<Cause> {
         let tripped =
             self.tripped_by_rate(in_time, in_count).or_else(|| self.tripped_by_streak(run?, now, in_time.or(in_count)));
-        Ok(tripped.map(|(trigger, tally)| Cause::new(trigger, tally, finished)))
+        tripped.map(|(trigger, tally)| Cause::new(trigger, tally, finished))
     }
 
     /// The window to show to people, with its rates if it holds enough calls, and the run of failures.

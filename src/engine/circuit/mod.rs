@@ -50,7 +50,7 @@ use super::{
     rng::Rng,
     sync::{AtomicU64, Mutex, Ordering},
 };
-use evidence::{Evidence, Finished, Reading};
+use evidence::{Cause, Evidence, Finished, Reading};
 use transitions::{Control, Locked};
 use word::{Mode, Word};
 
@@ -98,6 +98,7 @@ impl Circuit {
 
     /// Asks to make a call. `now` is read only if the circuit is not closed. A call that may not probe (a hedge) is
     /// refused by a circuit that is not closed, and changes nothing.
+    #[inline]
     pub(crate) fn admit(
         &self,
         now: impl FnOnce() -> Moment,
@@ -108,12 +109,21 @@ impl Circuit {
         match word.mode() {
             Mode::Closed => Ok(self.ticket(word.generation(), None)),
             Mode::Isolated => Err(Refusal::Isolated),
-            mode @ (Mode::Open | Mode::HalfOpen) => {
-                let now = now();
-                self.refuse_at_gate(mode, now)?;
-                self.lock(changes).admit(now, may_probe).map(|(generation, probe)| self.ticket(generation, probe))
-            }
+            mode @ (Mode::Open | Mode::HalfOpen) => self.admit_unless_closed(mode, now(), may_probe, changes),
         }
+    }
+
+    #[cold]
+    fn admit_unless_closed(
+        &self,
+        mode: Mode,
+        now: Moment,
+        may_probe: bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<Ticket<'_>, Refusal> {
+        self.refuse_at_gate(mode, now)?;
+        let (generation, probe) = self.lock(changes).admit(now, may_probe)?;
+        Ok(self.ticket(generation, probe))
     }
 
     /// How long probes admitted from now on may be out.
@@ -144,6 +154,7 @@ impl Circuit {
     }
 
     /// Grows, wrapping, with every transition and every reset.
+    #[inline]
     pub(crate) fn generation(&self) -> u32 {
         self.load().generation()
     }
@@ -183,10 +194,12 @@ impl Circuit {
         }
     }
 
+    #[inline]
     fn load(&self) -> Word {
         Word(self.word.load(Ordering::Acquire))
     }
 
+    #[inline]
     fn ticket(&self, generation: u32, probe: Option<NonZeroU64>) -> Ticket<'_> {
         Ticket { circuit: self, generation, probe }
     }
@@ -219,6 +232,7 @@ impl Circuit {
     }
 
     /// Takes in the result of a call that was admitted by the closed circuit of `generation`.
+    #[inline(always)]
     fn record(
         &self,
         generation: u32,
@@ -234,16 +248,21 @@ impl Circuit {
             return Recorded::Stale;
         };
         if let Some(cause) = cause {
-            let now = now.get();
-            let mut locked = self.lock(changes);
-            // Of several results that reach a threshold at once, the first one here makes the transition.
-            if locked.word().generation() == generation {
-                locked.open(now, cause);
-            }
+            self.trip(generation, cause, now.get(), changes);
         }
         Recorded::Counted
     }
 
+    #[cold]
+    fn trip(&self, generation: u32, cause: Cause, now: Moment, changes: &mut Vec<Change>) {
+        let mut locked = self.lock(changes);
+        // Of several results that reach a threshold at once, the first one here makes the transition.
+        if locked.word().generation() == generation {
+            locked.open(now, cause);
+        }
+    }
+
+    #[cold]
     fn finish_probe(
         &self,
         generation: u32,
@@ -281,6 +300,7 @@ impl Ticket<'_> {
     }
 
     /// The call failed; `label` says how, for the report of an opening.
+    #[inline(always)]
     pub(crate) fn failure(
         self,
         slow: bool,
@@ -291,6 +311,7 @@ impl Ticket<'_> {
         self.finish(Finished::failure(slow, label), now, changes)
     }
 
+    #[inline(always)]
     fn finish(mut self, finished: Finished, now: impl FnOnce() -> Moment, changes: &mut Vec<Change>) -> Recorded {
         let (circuit, generation) = (self.circuit, self.generation);
         match self.probe {
@@ -305,11 +326,20 @@ impl Ticket<'_> {
     }
 }
 
-impl Drop for Ticket<'_> {
-    fn drop(&mut self) {
-        let Some(id) = self.probe else { return };
+impl Ticket<'_> {
+    #[cold]
+    fn abandon(&self, probe: NonZeroU64) {
         if self.circuit.generation() == self.generation {
-            self.circuit.lock(&mut Vec::new()).abandon_probe(self.generation, id);
+            self.circuit.lock(&mut Vec::new()).abandon_probe(self.generation, probe);
+        }
+    }
+}
+
+impl Drop for Ticket<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(probe) = self.probe {
+            self.abandon(probe);
         }
     }
 }

@@ -26,6 +26,7 @@ impl Word {
         Self(mode << u32::BITS | u64::from(generation))
     }
 
+    #[inline]
     pub(super) fn mode(self) -> Mode {
         match self.0 >> u32::BITS {
             0 => Mode::Closed,
@@ -35,6 +36,7 @@ impl Word {
         }
     }
 
+    #[inline]
     pub(super) fn generation(self) -> u32 {
         low_half(self.0)
     }

@@ -37,6 +37,12 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
+    /// Whether there is neither a failure nor a slow call among them.
+    #[inline]
+    pub(crate) fn is_spotless(self) -> bool {
+        self.failures == 0 && self.slow == 0
+    }
+
     /// The share of failures, 0 for an empty window.
     pub(crate) fn failure_rate(self) -> f64 {
         self.share(self.failures)

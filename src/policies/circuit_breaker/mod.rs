@@ -205,12 +205,17 @@ impl Shared {
         self.announce(changes, |event| self.listeners.tell(&self.id, &event));
     }
 
-    fn announce(&self, changes: &[Change], mut emit: impl FnMut(EventKind)) {
-        if changes.is_empty() {
-            return;
+    #[inline]
+    fn announce(&self, changes: &[Change], emit: impl FnMut(EventKind)) {
+        if !changes.is_empty() {
+            self.announce_all(changes, emit);
         }
+    }
+
+    #[cold]
+    fn announce_all(&self, changes: &[Change], emit: impl FnMut(EventKind)) {
         self.changed.send_replace(());
-        changes.iter().for_each(|change| emit(EventKind::from(*change)));
+        changes.iter().copied().map(EventKind::from).for_each(emit);
     }
 }
 

@@ -25,29 +25,18 @@ use crate::{
 
 impl<T: Send, E: Send> Policy<T, E> for CircuitBreaker {
     #[inline]
-    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
-        let ticket = match self.admission(cx) {
-            Ok(ticket) => ticket,
-            Err(refusal) => return self.refuse(refusal, cx),
-        };
-        let cx = if ticket.is_probe() { cx.as_probe() } else { cx };
-        if self.shared.slow_call.is_some() {
-            cx.watch_starts();
+    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        let mut admitted = Admitted::not_yet(self, cx);
+        async move {
+            if let Err(refusal) = admitted.admit() {
+                return self.refuse(refusal, admitted.cx);
+            }
+            Watched { inner: op.attempt(admitted.cx), admitted: &mut admitted }.await
         }
-        let admitted = Admitted::new(self, ticket, cx);
-        Watched { inner: op.attempt(cx), admitted }.await
     }
 }
 
 impl CircuitBreaker {
-    #[inline]
-    fn admission(&self, cx: Context<'_>) -> Result<Ticket<'_>, Refusal> {
-        let mut changes = Vec::new();
-        let admission = self.shared.circuit.admit(|| cx.moment(), cx.hedge() == 0, &mut changes);
-        self.shared.announce(&changes, |event| cx.emit(&self.shared.id, || event));
-        admission
-    }
-
     #[cold]
     fn refuse<T, E>(&self, refusal: Refusal, cx: Context<'_>) -> Outcome<T, E> {
         let rejection = self.rejection(refusal);
@@ -67,19 +56,18 @@ impl CircuitBreaker {
     }
 }
 
-/// The attempt inside, and the admission that it has. The attempt is dropped first: what it held is free by the time
-/// that the circuit learns of its end.
+/// The attempt inside, polled under the eyes of its admission.
 #[pin_project]
-struct Watched<'a, F> {
+struct Watched<'w, 'p, 'c, F> {
     #[pin]
     inner: F,
-    admitted: Admitted<'a>,
+    admitted: &'w mut Admitted<'p, 'c>,
 }
 
-impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Watched<'_, F> {
+impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Watched<'_, '_, '_, F> {
     type Output = Outcome<T, E>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let this = self.project();
         this.admitted.polling = true;
@@ -92,29 +80,48 @@ impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Watched<'_, F> {
     }
 }
 
-/// An admission, from the ticket to the verdict.
-struct Admitted<'a> {
-    breaker: &'a CircuitBreaker,
-    /// None once the result is recorded.
-    ticket: Option<Ticket<'a>>,
-    cx: Context<'a>,
+/// An admission, from the ticket to the verdict. It outlives the attempt: what that held is free by the time that the
+/// circuit learns of its end.
+struct Admitted<'p, 'c> {
+    breaker: &'p CircuitBreaker,
+    /// None before the admission, and once the result is recorded.
+    ticket: Option<Ticket<'p>>,
+    cx: Context<'c>,
     /// The attempts that had reached the operation before this one.
     started: u32,
     /// Set while the attempt is polled: still set in a `Drop` that runs because the attempt panicked.
     polling: bool,
 }
 
-impl<'a> Admitted<'a> {
+impl<'p, 'c> Admitted<'p, 'c> {
     #[inline]
-    fn new(breaker: &'a CircuitBreaker, ticket: Ticket<'a>, cx: Context<'a>) -> Self {
-        Self { breaker, ticket: Some(ticket), cx, started: cx.frame().attempts_started(), polling: false }
+    fn not_yet(breaker: &'p CircuitBreaker, cx: Context<'c>) -> Self {
+        Self { breaker, ticket: None, cx, started: 0, polling: false }
     }
 
-    #[inline]
+    #[inline(always)]
+    fn admit(&mut self) -> Result<(), Refusal> {
+        let (shared, cx) = (&self.breaker.shared, self.cx);
+        let mut changes = Vec::new();
+        let admission = shared.circuit.admit(|| cx.moment(), cx.hedge() == 0, &mut changes);
+        shared.announce(&changes, |event| cx.emit(&shared.id, || event));
+        let ticket = admission?;
+        if ticket.is_probe() {
+            self.cx = cx.as_probe();
+        }
+        if shared.slow_call.is_some() {
+            cx.watch_starts();
+        }
+        self.started = cx.frame().attempts_started();
+        self.ticket = Some(ticket);
+        Ok(())
+    }
+
+    #[inline(always)]
     fn judge<T, E>(&mut self, outcome: &Outcome<T, E>) {
         let Some(ticket) = self.ticket.take() else { return };
         let cx = self.cx;
-        match outcome.verdict().kind() {
+        match outcome.kind() {
             VerdictKind::Success => {
                 let slow = self.is_slow(|| cx.moment());
                 self.record(|changes| ticket.success(slow, || cx.moment(), changes));
@@ -127,7 +134,7 @@ impl<'a> Admitted<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn record<R>(&self, record: impl FnOnce(&mut Vec<crate::engine::circuit::Change>) -> R) {
         let mut changes = Vec::new();
         // A stale result changes nothing; its caller has it all the same.
@@ -136,7 +143,7 @@ impl<'a> Admitted<'a> {
         shared.announce(&changes, |event| self.cx.emit(&shared.id, || event));
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_slow(&self, now: impl FnOnce() -> Moment) -> bool {
         let Some(slow_call) = self.breaker.shared.slow_call else { return false };
         let running = self.has_reached_operation();
@@ -148,10 +155,10 @@ impl<'a> Admitted<'a> {
     }
 }
 
-impl Drop for Admitted<'_> {
+impl<'p> Admitted<'p, '_> {
     /// Dropped before it completed: by a timeout, by its caller, or because it panicked.
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
+    #[cold]
+    fn abandon(&self, ticket: Ticket<'p>) {
         if !self.has_reached_operation() {
             return;
         }
@@ -168,6 +175,15 @@ impl Drop for Admitted<'_> {
             }
         } else if self.is_slow(|| now) {
             self.record(|changes| ticket.success(true, || now, changes));
+        }
+    }
+}
+
+impl Drop for Admitted<'_, '_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.abandon(ticket);
         }
     }
 }

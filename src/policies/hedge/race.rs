@@ -176,7 +176,7 @@ impl<'a, T, E> Race<'a, T, E> {
     /// An attempt has ended.
     fn end(&mut self, index: u32, outcome: Outcome<T, E>) {
         let is_first = index == self.cx.hedge();
-        match outcome.verdict().kind() {
+        match outcome.kind() {
             VerdictKind::Success | VerdictKind::Failure | VerdictKind::Ignored => {
                 self.cx.state().won(index);
                 self.winner = Some(outcome);
