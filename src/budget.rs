@@ -73,6 +73,12 @@ impl RetryBudget {
         self.engine.balance()
     }
 
+    /// The tokens that it held at first.
+    #[must_use]
+    pub fn initial(&self) -> u32 {
+        self.engine.initial()
+    }
+
     /// The most tokens that it holds.
     #[must_use]
     pub fn cap(&self) -> u32 {

@@ -52,7 +52,7 @@ pub use warning::{Warning, WarningKind};
 ///                                        backoff exponential 50ms x2 up to 1s, full jitter,
 ///                                        budget 0.2 up to 100
 ///   3  circuit_breaker  circuit_breaker  time_window 30s, failure_rate 0.5, min_calls 20,
-///                                        open_for 5s to 60s, probes 3 to close of 3
+///                                        open_for 5s to 60s, probes 3, close_after 3
 ///   4  timeout-2        timeout          limit 1s
 ///   operation
 /// attempts for one call   at most 3

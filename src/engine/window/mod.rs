@@ -19,7 +19,7 @@ mod tests;
 
 pub(crate) use count::{CountWindow, MAX_COUNT_WINDOW};
 pub(crate) use streak::{MAX_CONSECUTIVE, Run, Streak};
-pub(crate) use time::{SLOTS, TimeWindow};
+pub(crate) use time::TimeWindow;
 
 /// What a window needs to know about a finished call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use crate::engine::{
 };
 
 /// How many slots a time window has. Two are enough to find a race, and a model of more would take too long.
-pub(crate) const SLOTS: u64 = if cfg!(model_loom) { 2 } else { 10 };
+const SLOTS: u64 = if cfg!(model_loom) { 2 } else { 10 };
 const SLOT_COUNT: usize = if cfg!(model_loom) { 2 } else { 10 };
 
 // One counter, from the top: round, generation, count.

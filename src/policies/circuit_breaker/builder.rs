@@ -327,6 +327,6 @@ fn shown(settings: &Settings, slow_call: Option<Duration>) -> Vec<(&'static str,
         shown.push(("slow_call", format!("{slow_call:?} at {rate}")));
     }
     shown.push(("open_for", format!("{:?} to {:?}", settings.open_for, settings.max_open)));
-    shown.push(("probes", format!("{} to close of {}", settings.close_after, settings.probes)));
+    shown.push(("probes", format!("{}, close_after {}", settings.probes, settings.close_after)));
     shown
 }

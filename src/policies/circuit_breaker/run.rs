@@ -13,8 +13,10 @@ use super::CircuitBreaker;
 use crate::{
     clock,
     context::Context,
-    engine::circuit::{Refusal, Ticket},
-    engine::moment::Moment,
+    engine::{
+        circuit::{Change, Recorded, Refusal, Ticket},
+        moment::Moment,
+    },
     error::{Reason, Rejection},
     event::EventKind,
     layer::{LayerInfo, Role},
@@ -135,10 +137,9 @@ impl<'p, 'c> Admitted<'p, 'c> {
     }
 
     #[inline(always)]
-    fn record<R>(&self, record: impl FnOnce(&mut Vec<crate::engine::circuit::Change>) -> R) {
+    fn record(&self, record: impl FnOnce(&mut Vec<Change>) -> Recorded) {
         let mut changes = Vec::new();
-        // A stale result changes nothing; its caller has it all the same.
-        let _ = record(&mut changes);
+        record(&mut changes);
         let shared = &self.breaker.shared;
         shared.announce(&changes, |event| self.cx.emit(&shared.id, || event));
     }

@@ -217,11 +217,6 @@ impl Delay {
         quantile.ceiling.unwrap_or_else(|| Duration::from_nanos(self.ceiling_inside.load(Relaxed)))
     }
 
-    /// Whether hedges begin only when something has failed.
-    pub(super) fn is_on_failure(&self) -> bool {
-        matches!(self.kind, Kind::OnFailure)
-    }
-
     /// Whether there is too little to know when to hedge.
     pub(super) fn lacks_samples(&self) -> bool {
         matches!(self.kind, Kind::Quantile(_)) && self.before(1).is_none()
