@@ -54,6 +54,12 @@ impl LayerInfo {
         Self { id, settings: Vec::new(), role }
     }
 
+    /// The same as part of a pipeline that is itself a layer.
+    pub(crate) fn in_pipeline(mut self, pipeline: &Name) -> Self {
+        self.id.name = format!("{pipeline}/{}", self.id.name).into();
+        self
+    }
+
     /// A setting, for people to read.
     #[must_use]
     pub fn setting(mut self, field: &'static str, value: impl fmt::Display) -> Self {
@@ -117,8 +123,7 @@ pub(crate) enum Role {
     },
     Hedge {
         hedges: u32,
-        /// The longest wait before one hedge; none where a user's own function gives it.
-        delay: Option<Duration>,
+        wait: HedgeWait,
         /// The longest wait that a hint can cause.
         longest_hint: Duration,
         budget: Option<BudgetInfo>,
@@ -145,6 +150,29 @@ pub(crate) enum Role {
         attempts: Option<u32>,
         added_time: Option<Duration>,
     },
+}
+
+/// How long a hedge waits for the attempt before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HedgeWait {
+    /// Always so long.
+    Fixed(Duration),
+    /// At most so long.
+    UpTo(Duration),
+    /// Until that one has failed.
+    OnFailure,
+    /// Only a function of the user's knows.
+    Unknown,
+}
+
+impl HedgeWait {
+    /// The longest that it waits while nothing has failed; none where that may be for ever.
+    pub(crate) const fn longest(self) -> Option<Duration> {
+        match self {
+            Self::Fixed(delay) | Self::UpTo(delay) => Some(delay),
+            Self::OnFailure | Self::Unknown => None,
+        }
+    }
 }
 
 /// A budget that a layer draws on.

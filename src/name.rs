@@ -9,7 +9,8 @@ pub struct Name(Repr);
 #[derive(Clone)]
 enum Repr {
     Static(&'static str),
-    Shared(Arc<str>),
+    // Not `Arc<str>`: a thin pointer leaves a name, and so every error, a word shorter.
+    Shared(Arc<String>),
 }
 
 impl Name {
@@ -35,7 +36,7 @@ impl From<&'static str> for Name {
 
 impl From<String> for Name {
     fn from(name: String) -> Self {
-        Self(Repr::Shared(name.into()))
+        Self(Repr::Shared(Arc::new(name)))
     }
 }
 
@@ -45,12 +46,6 @@ impl From<Cow<'static, str>> for Name {
             Cow::Borrowed(name) => name.into(),
             Cow::Owned(name) => name.into(),
         }
-    }
-}
-
-impl From<Arc<str>> for Name {
-    fn from(name: Arc<str>) -> Self {
-        Self(Repr::Shared(name))
     }
 }
 

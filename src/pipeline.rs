@@ -219,9 +219,12 @@ impl<P: Describe, C> Pipeline<P, C> {
     }
 }
 
+/// As layers of another pipeline, those of this one go by its name and theirs: `users-api/retry`.
 impl<P: Describe, C> Describe for Pipeline<P, C> {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        self.policy.describe(out);
+        let mut layers = Vec::new();
+        self.policy.describe(&mut layers);
+        out.extend(layers.into_iter().map(|layer| layer.in_pipeline(&self.name)));
     }
 
     fn attach(&self, site: &Site<'_>) {

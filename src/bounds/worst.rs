@@ -50,7 +50,8 @@ impl Worst {
                 let dry = Repeats { attempts: if budget.is_some() { 1 } else { attempts }, ..repeats };
                 self.dry = self.dry.retried(dry);
             }
-            Role::Hedge { hedges, delay, longest_hint, budget } => {
+            Role::Hedge { hedges, wait, longest_hint, budget } => {
+                let delay = wait.longest();
                 self.calm = self.calm.hedged(hedges, delay, Duration::ZERO);
                 self.time = self.time.hedged(hedges, delay, longest_hint);
                 self.save(budget.filter(|_| hedges > 0));
@@ -219,10 +220,9 @@ impl Time {
 
     /// The hedges begin one after the other, and the last one takes as long as any.
     fn hedged(self, hedges: u32, delay: Option<Duration>, longest_hint: Duration) -> Self {
-        // The next begins at the latest when all before it have failed. Zero is also the delay of a hedge that begins
-        // only then.
+        // The next begins at the latest when all before it have failed.
         let failed = self.most;
-        let (first, later) = match delay.filter(|delay| !delay.is_zero()).map(Bound::upto) {
+        let (first, later) = match delay.map(Bound::upto) {
             // With a hint it waits from the last failure on, whatever the delay.
             Some(delay) if longest_hint.is_zero() => (failed.and(self.lead.plus(delay)), failed.and(delay)),
             _ => (failed.plus(Bound::upto(longest_hint)), failed.plus(Bound::upto(longest_hint))),

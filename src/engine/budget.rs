@@ -78,6 +78,7 @@ impl Budget {
     }
 
     /// A success: adds the ratio, up to the cap.
+    #[inline]
     pub(crate) fn deposit(&self) -> Option<Edge> {
         self.add(self.deposit)
     }
@@ -128,6 +129,7 @@ impl Budget {
     }
 
     /// Tells this budget from every other one in the process.
+    #[inline]
     pub(crate) fn id(&self) -> NonZeroU32 {
         self.id
     }

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     event::Kind,
-    layer::{LayerInfo, Role},
+    layer::{HedgeWait, LayerInfo, Role},
 };
 
 /// A layer, the layers around it and the layers inside it.
@@ -74,9 +74,10 @@ fn repeats(layer: &LayerInfo) -> bool {
 
 /// The delay of a hedge that always waits the same; a quantile's longest one is only a ceiling.
 pub(super) fn fixed_delay(hedge: &LayerInfo) -> Option<Duration> {
-    let Role::Hedge { delay: Some(delay), .. } = hedge.role else { return None };
-    let fixed = format!("{delay:?}");
-    hedge.settings().iter().any(|(field, value)| *field == "delay" && *value == fixed).then_some(delay)
+    match hedge.role {
+        Role::Hedge { wait: HedgeWait::Fixed(delay), .. } => Some(delay),
+        _ => None,
+    }
 }
 
 /// A layer in a sentence: "the circuit breaker `users`".

@@ -101,6 +101,8 @@ pub struct Fallback<S> {
     substitute: S,
     handles: Vec<VerdictKind>,
     limit: Duration,
+    /// Whether it may decline.
+    declines: bool,
     /// Whether the answer is a future, and so may need the limit.
     waits: bool,
 }
@@ -128,7 +130,7 @@ impl<F> Fallback<FromOutcome<F>> {
     where
         F: Fn(&Outcome<T, E>) -> Option<Result<T, E>>,
     {
-        FallbackBuilder::new(FromOutcome(make))
+        FallbackBuilder { declines: true, ..FallbackBuilder::new(FromOutcome(make)) }
     }
 }
 
@@ -140,7 +142,7 @@ impl<F> Fallback<FromFuture<F>> {
         F: Fn(&Outcome<T, E>) -> Fut,
         Fut: Future<Output = Option<Result<T, E>>>,
     {
-        FallbackBuilder { waits: true, ..FallbackBuilder::new(FromFuture(make)) }
+        FallbackBuilder { declines: true, waits: true, ..FallbackBuilder::new(FromFuture(make)) }
     }
 }
 
@@ -239,13 +241,22 @@ pub struct FallbackBuilder<S> {
     substitute: S,
     handles: Vec<VerdictKind>,
     limit: Duration,
+    /// Whether it may decline.
+    declines: bool,
     /// Whether the answer is a future, and so may need the limit.
     waits: bool,
 }
 
 impl<S> FallbackBuilder<S> {
     fn new(substitute: S) -> Self {
-        Self { name: None, substitute, handles: FAILURES.to_vec(), limit: Duration::from_millis(100), waits: false }
+        Self {
+            name: None,
+            substitute,
+            handles: FAILURES.to_vec(),
+            limit: Duration::from_millis(100),
+            declines: false,
+            waits: false,
+        }
     }
 
     /// The name in events. Default: `fallback`.
@@ -301,8 +312,8 @@ impl<S> IntoLayer<Fallback<S>> for FallbackBuilder<S> {
         match refused {
             Some(error) => Err(error.in_policy(&id.name)),
             None => {
-                let Self { substitute, handles, limit, waits, .. } = self;
-                Ok(Fallback { id, substitute, handles, limit, waits })
+                let Self { substitute, handles, limit, declines, waits, .. } = self;
+                Ok(Fallback { id, substitute, handles, limit, declines, waits })
             }
         }
     }
@@ -310,7 +321,7 @@ impl<S> IntoLayer<Fallback<S>> for FallbackBuilder<S> {
 
 impl<S> Describe for Fallback<S> {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        let hides_failures = FAILURES.iter().all(|kind| self.handles.contains(kind));
+        let hides_failures = !self.declines && FAILURES.iter().all(|kind| self.handles.contains(kind));
         let handles: Vec<_> = self.handles.iter().map(|kind| kind.as_str()).collect();
         let limit = self.waits.then_some(self.limit);
         let info = LayerInfo::new(self.id.clone(), Role::Fallback { hides_failures, limit })

@@ -304,7 +304,10 @@ impl<T: Send, E: Send> Policy<T, E> for Retry {
             loop {
                 // In a scope of its own: an outcome that outlived it would take room during the waits.
                 let next = {
-                    let outcome = op.attempt(series.attempt()).await;
+                    let mut outcome = op.attempt(series.attempt()).await;
+                    if series.succeeds(&mut outcome) {
+                        return outcome;
+                    }
                     match series.judge(outcome) {
                         Judgement::Done(outcome) => return outcome,
                         Judgement::Again { next } => next,
@@ -358,20 +361,21 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
         self.cx.with_attempt(number)
     }
 
+    /// Whether an attempt succeeded. It pays into the budget.
     #[inline(always)]
-    fn judge(&mut self, mut outcome: Outcome<T, E>) -> Judgement<T, E> {
-        self.token = None;
-        if outcome.kind() != VerdictKind::Success {
-            return self.judge_failure(outcome);
+    fn succeeds(&mut self, outcome: &mut Outcome<T, E>) -> bool {
+        if self.token.is_some() {
+            self.token = None;
         }
-        if let Some(budget) = &self.retry.budget {
-            budget.fund(&mut outcome, self.cx, &self.retry.id);
+        let succeeds = outcome.kind() == VerdictKind::Success;
+        if let (true, Some(budget)) = (succeeds, &self.retry.budget) {
+            budget.fund(outcome, self.cx, &self.retry.id);
         }
-        Judgement::Done(outcome)
+        succeeds
     }
 
     #[cold]
-    fn judge_failure(&mut self, outcome: Outcome<T, E>) -> Judgement<T, E> {
+    fn judge(&mut self, outcome: Outcome<T, E>) -> Judgement<T, E> {
         if outcome.kind() == VerdictKind::Rejected && !self.retries_rejection(&outcome) {
             return Judgement::Done(self.refused(outcome));
         }

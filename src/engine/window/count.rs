@@ -65,9 +65,14 @@ impl CountWindow {
     }
 
     /// Records an outcome and says what the window holds with it.
+    #[inline]
     pub(crate) fn record(&self, generation: u32, outcome: Outcome) -> Result<Tally, Stale> {
         let entry = self.claim(generation)?;
         let new = entry_of(generation, outcome);
+        // The usual case: what goes out is what comes in, and nothing needs to be written.
+        if entry.load(Ordering::Relaxed) == new {
+            return Ok(self.tally(generation));
+        }
         let swap = |found| (!is_later(found, generation)).then_some(new);
         let old = entry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, swap).map_err(|_| Stale)?;
         let old = if belongs(old, generation) { old } else { 0 };
@@ -81,12 +86,14 @@ impl CountWindow {
     }
 
     /// What the window holds now; nothing in any other generation than the current one.
+    #[inline]
     pub(crate) fn tally(&self, generation: u32) -> Tally {
         let totals = self.totals.load(Ordering::Relaxed);
         if same_generation(totals, generation) { tally_of(totals) } else { Tally::default() }
     }
 
     /// Takes the next place in the ring.
+    #[inline]
     fn claim(&self, generation: u32) -> Result<&AtomicU32, Stale> {
         let first = u64::from(generation) << u32::BITS;
         let advance = |head: u64| {

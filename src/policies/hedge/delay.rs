@@ -16,6 +16,7 @@ use crate::{
         quantile::Latencies,
     },
     error::ConfigError,
+    layer::HedgeWait,
 };
 
 /// When a hedge begins: so long after the attempt before it began.
@@ -237,13 +238,12 @@ impl Delay {
         self.ceiling_inside.fetch_min(nanos(inside / 2), Relaxed);
     }
 
-    /// The longest delay that can come of it; none if only a function knows.
-    pub(super) fn longest(&self) -> Option<Duration> {
+    pub(super) fn wait(&self) -> HedgeWait {
         match &self.kind {
-            Kind::Fixed(delay) => Some(*delay),
-            Kind::OnFailure => Some(Duration::ZERO),
-            Kind::Quantile(quantile) => Some(self.ceiling(quantile)),
-            Kind::Custom(_) => None,
+            Kind::Fixed(delay) => HedgeWait::Fixed(*delay),
+            Kind::OnFailure => HedgeWait::OnFailure,
+            Kind::Quantile(quantile) => HedgeWait::UpTo(self.ceiling(quantile)),
+            Kind::Custom(_) => HedgeWait::Unknown,
         }
     }
 }

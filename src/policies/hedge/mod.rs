@@ -217,7 +217,7 @@ impl Describe for Hedge {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
         let role = Role::Hedge {
             hedges: self.max_hedges,
-            delay: self.delay.longest(),
+            wait: self.delay.wait(),
             longest_hint: Duration::MAX,
             budget: self.budget.as_ref().map(|budget| budget.info()),
         };

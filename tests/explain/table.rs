@@ -1,0 +1,67 @@
+//! How a plan prints.
+
+use super::*;
+
+#[test]
+fn the_readme_pipeline_prints_as_a_small_table() {
+    assert_eq!(
+        readme().to_string(),
+        "\
+pipeline users-api
+  #  layer            kind             settings
+  1  fallback         fallback         handles transient|unreached|throttled|failure|rejected
+  2  timeout          timeout          limit 4s
+  3  retry            retry            max_attempts 3,
+                                       backoff exponential 50ms x2 up to 1s, full jitter,
+                                       budget 0.2 up to 100
+  4  bulkhead         bulkhead         limit 100, queue 0
+  5  circuit_breaker  circuit_breaker  time_window 30s, failure_rate 0.5, min_calls 20,
+                                       open_for 5s to 60s, probes 3, close_after 3
+  6  timeout-2        timeout          limit 1s
+  operation
+attempts for one call   at most 3
+time for one call       at most 4s
+  without hints         at most 3.15s
+load in an outage       3x without budgets; 1x with them, plus at most 100 attempts saved up
+warnings                none"
+    );
+}
+
+#[test]
+fn an_empty_pipeline_prints_what_it_lacks() {
+    assert_eq!(
+        plan![].to_string(),
+        "\
+pipeline users-api
+  operation
+attempts for one call   at most 1
+time for one call       unbounded
+load in an outage       1x
+warnings                1
+  - no timeout limits the time of a call: one that hangs does so for ever; add one for the whole
+    call, outermost, and one for each attempt, innermost"
+    );
+}
+
+#[test]
+fn a_custom_layer_is_shown_by_its_type_and_unknown() {
+    let plan = plan![timeout(secs(1)), layer(Silent)];
+    let table = plan.to_string();
+    assert!(table.contains("  2  Silent   custom\n"), "{table}");
+    assert!(table.contains("attempts for one call   unknown\n"), "{table}");
+}
+
+#[test]
+fn no_line_is_long() {
+    let own = LayerInfo::custom("own").setting("text", "word ".repeat(60)).setting("lines", "a\nb");
+    let plan = plan![
+        circuit_breaker(CircuitBreaker::builder().name("a-breaker-with-a-long-name")),
+        retry(retry(3).without_budget().name("a-retry-with-a-long-name")),
+        layer(Own(Some(own))),
+        bulkhead(Bulkhead::builder().limit(0).queue(1)),
+    ];
+    for line in plan.to_string().lines() {
+        assert!(line.chars().count() < 100, "{} characters: {line}", line.chars().count());
+    }
+    assert!(plan.to_string().contains("lines a b"));
+}
