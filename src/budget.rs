@@ -156,10 +156,17 @@ impl Drop for Token<'_> {
 /// A token of a repeat that is under way.
 #[must_use]
 pub(crate) struct SpentToken<'a, 'f> {
-    /// None only while it is being dropped.
+    /// None once it is given back, and while it is being dropped.
     token: Option<Token<'a>>,
     frame: &'f Frame<'f>,
     started: u32,
+}
+
+impl SpentToken<'_, '_> {
+    /// The dependency was not called after all: the outcome of the repeat says so itself.
+    pub(crate) fn give_back(mut self) {
+        drop(self.token.take());
+    }
 }
 
 impl Drop for SpentToken<'_, '_> {

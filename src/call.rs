@@ -14,7 +14,7 @@ use crate::{
     clock,
     context::{Attempt, CallOptions, CallState, Context, Frame, deadline_of},
     engine::moment::Moment,
-    error::{Error, Reason, Rejection, TimedOut},
+    error::{Error, Reason, Rejection},
     event::{AttemptEnd, CallOutcome, EventKind, Telemetry},
     name::Name,
     outcome::{Classify, Outcome, VerdictKind},
@@ -71,7 +71,7 @@ where
         let cx = Context::new(&state, &root);
         let report = CallReport::begin(&state, &root);
         let outcome = if cx.is_late() {
-            Outcome::timed_out(&root)
+            Outcome::refused_as_late(cx, None)
         } else {
             let timed = Timed::new(deadline, policy.run(&operation, cx));
             match (EachPoll { state: &state, inner: timed }).await {
@@ -218,8 +218,8 @@ where
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let mut report = AttemptReport::new(cx);
         async move {
-            if let Err(timed_out) = report.begin() {
-                return Outcome::refused_as_late(timed_out);
+            if !report.begin() {
+                return Outcome::refused_as_late(report.cx, None);
             }
             let result = InOperation::new(report.cx, &self.make).await;
             let outcome = judged(self.classifier, result);
@@ -245,8 +245,8 @@ where
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let mut report = AttemptReport::new(cx);
         async move {
-            if let Err(timed_out) = report.begin() {
-                return Outcome::refused_as_late(timed_out);
+            if !report.begin() {
+                return Outcome::refused_as_late(report.cx, None);
             }
             let outcome = InOperation::new(report.cx, &self.make).await;
             report.finish(&outcome);
@@ -276,8 +276,8 @@ where
             let Some(future) = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take() else {
                 return Outcome::rejected(Rejection::new(Name::new("guard"), Reason::AlreadyAttempted));
             };
-            if let Err(timed_out) = report.begin() {
-                return Outcome::refused_as_late(timed_out);
+            if !report.begin() {
+                return Outcome::refused_as_late(report.cx, None);
             }
             let result = InOperation { state: report.cx.state(), inner: future }.await;
             let outcome = judged(self.classifier, result);
@@ -383,14 +383,16 @@ impl<'a> AttemptReport<'a> {
     }
 
     #[inline(always)]
-    fn begin(&mut self) -> Result<(), TimedOut> {
+    fn begin(&mut self) -> bool {
         let cx = self.cx;
-        cx.operation_starts()?;
+        if !cx.operation_starts() {
+            return false;
+        }
         if cx.telemetry().observer.is_some() {
             self.started = cx.moment();
             cx.telemetry().emit(None, || EventKind::AttemptStarted { attempt: cx.attempt(), hedge: cx.hedge() });
         }
-        Ok(())
+        true
     }
 
     #[inline(always)]

@@ -536,9 +536,9 @@ impl<'a> Context<'a> {
 
     /// The attempt reaches the operation now, unless it is too late for that.
     #[inline(always)]
-    pub(crate) fn operation_starts(&self) -> Result<(), TimedOut> {
+    pub(crate) fn operation_starts(&self) -> bool {
         if self.is_late() {
-            return Err(self.frame.timed_out());
+            return false;
         }
         bump(&self.state.attempts);
         if self.hedge > 0 {
@@ -551,7 +551,7 @@ impl<'a> Context<'a> {
                 frame.last_start.store(self.moment().nanos(), Relaxed);
             }
         }
-        Ok(())
+        true
     }
 
     /// Whether an attempt that is being dropped lost a race.

@@ -1,4 +1,82 @@
-//! withstand
+//! Keeps an async Rust service standing while the services it calls are slow, overloaded or down.
+//!
+//! Each outbound call goes through a [`Pipeline`] of policies: [`Timeout`], [`Retry`], [`CircuitBreaker`], [`Bulkhead`],
+//! [`Hedge`], [`Fallback`]. They share one notion of how a call went, the [`Verdict`], one error, [`Error`], and one hook
+//! for telemetry, [`Observer`].
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), withstand::ConfigError> {
+//! use std::{sync::atomic::{AtomicU32, Ordering}, time::Duration};
+//! use withstand::{CircuitBreaker, Pipeline, Retry, Verdict};
+//!
+//! #[derive(Debug, PartialEq)]
+//! enum ApiError { Busy, NotFound }
+//!
+//! let users = Pipeline::builder("users-api")           // outermost first
+//!     .timeout(Duration::from_secs(4))                 // the whole call
+//!     .retry(Retry::builder().max_attempts(3))
+//!     .circuit_breaker(CircuitBreaker::builder())
+//!     .timeout(Duration::from_secs(1))                 // each attempt
+//!     .classify_errors(|error: &ApiError| match error {
+//!         ApiError::Busy => Verdict::transient(),      // may recover: repeated, and held against the service
+//!         ApiError::NotFound => Verdict::success(),    // it answered as it should, though it is an `Err` here
+//!     })
+//!     .build()?;
+//!
+//! // The closure makes each attempt. The first one fails, the retry waits and makes a second one.
+//! let requests = AtomicU32::new(0);
+//! let name = users
+//!     .call(|| async {
+//!         match requests.fetch_add(1, Ordering::Relaxed) {
+//!             0 => Err(ApiError::Busy),
+//!             _ => Ok("Ada"),
+//!         }
+//!     })
+//!     .await;
+//! assert_eq!(name, Ok("Ada"));
+//! assert_eq!(requests.into_inner(), 2);
+//!
+//! // Errors of the operation come out as they went in.
+//! let error = users.call(|| async { Err::<(), _>(ApiError::NotFound) }).await.unwrap_err();
+//! assert_eq!(error.operation(), Some(&ApiError::NotFound));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! By default an operation may be repeated freely; one that may not says so by
+//! [`CallOptions::idempotency`].
+//!
+//! # Where to find what
+//!
+//! | question | page |
+//! |---|---|
+//! | Which layers do I want, with which numbers? | [`Pipeline::standard`], [`Pipeline::standard_hedged`] |
+//! | What does a policy do, and what are its options? | [`Timeout`], [`Retry`] with [`Backoff`] and [`RetryBudget`], [`CircuitBreaker`], [`Bulkhead`], [`Hedge`] with [`HedgeDelay`], [`Fallback`] |
+//! | What is an error, and whose fault? | [`Verdict`], [`PipelineBuilder::classify_errors`], [`PipelineBuilder::classify`], [`Classify`] |
+//! | What do I get when it fails? | [`Error`], [`TimedOut`], [`Rejection`] |
+//! | How do I call? | [`Pipeline::call`]; with a deadline, a priority or a number for each attempt [`Pipeline::call_with`]; a single future [`Pipeline::guard`] |
+//! | What have I built, and what can it cost? | [`Pipeline::explain`] |
+//! | How do I see what happens? | [`Observer`], [`Event`], [`EventKind`] |
+//! | How do I put a pipeline into a struct? | [`layers!`], [`BoxPolicy`] |
+//! | How do I share a breaker, a bulkhead or a budget? | in an [`Arc`](std::sync::Arc): [`IntoLayer`] |
+//! | How do I use a pipeline inside another? | as a [`layer`](PipelineBuilder::layer), or [`Pipeline::outcome`] inside [`Pipeline::forward`] |
+//! | How do I write a policy of my own? | [`Policy`], [`Describe`], [`Context`], [`Outcome`] |
+//!
+//! # Rules that hold everywhere
+//!
+//! - **Cancellation is dropping.** A future of this crate may be dropped at any await point: permits and probe slots come
+//!   back, queues are left, hedges stop. A timeout drops the operation at its current await point.
+//! - **Time** is tokio's clock and nothing else: under `#[tokio::test(start_paused = true)]` hours pass in no time.
+//! - **Nothing is allocated** for a call, except for a hedge that starts and by [`BoxPolicy`].
+//! - **Nonsense is refused** by `build()`, with the name of the policy and of the field: [`ConfigError`].
+//! - **Nothing of this process is held against the dependency**: rejections, a thread that stood still, a panic in a
+//!   classifier or an observer.
+//!
+//! # What it does not do
+//!
+//! It limits no rates, sheds no load, caches nothing, balances over no hosts and shares no state between processes. It
+//! spawns no tasks, and it makes `Send` futures only.
 #![forbid(unsafe_code)]
 
 #[macro_use]
@@ -53,3 +131,8 @@ pub use policies::{
     timeout::{Timeout, TimeoutBuilder},
 };
 pub use policy::{BoxPolicy, Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack};
+
+/// The examples of the README, so that they compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -23,7 +23,63 @@ use crate::{
     policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack},
 };
 
-/// Policies around every call to one dependency.
+/// Policies around every call to one dependency, with a name, a classifier and an observer.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), withstand::ConfigError> {
+/// use std::time::Duration;
+/// use withstand::{Bulkhead, CircuitBreaker, Fallback, Pipeline, Retry, Verdict};
+///
+/// let users = Pipeline::builder("users-api")
+///     .fallback(Fallback::value("anonymous"))
+///     .timeout(Duration::from_secs(4))
+///     .retry(Retry::builder())
+///     .bulkhead(Bulkhead::builder().limit(100))
+///     .circuit_breaker(CircuitBreaker::builder())
+///     .timeout(Duration::from_secs(1))
+///     .classify_errors(|error: &String| if error == "no such user" { Verdict::success() } else { Verdict::transient() })
+///     .build()?;
+///
+/// let user = users.call(|| async { Err::<&str, _>("connection reset".to_owned()) }).await;
+/// assert_eq!(user, Ok("anonymous"));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Order
+///
+/// The first layer added is the outermost: a call goes through the layers in the order in which they are read, and its
+/// outcome comes back the other way. The order above is the one that most pipelines want;
+/// [`explain`](Pipeline::explain) warns where another looks like a mistake, and [`build`](PipelineBuilder::build) refuses
+/// what cannot work.
+///
+/// # How to call
+///
+/// | method | takes | gives |
+/// |---|---|---|
+/// | [`call`](Self::call) | a closure that makes a future for each attempt | the result |
+/// | [`call_with`](Self::call_with) | the same, told about each attempt, and [`CallOptions`] | the result |
+/// | [`outcome`](Self::outcome) | as `call` | the result with its verdict |
+/// | [`forward`](Self::forward) | a closure that makes a future of an [`Outcome`] | the result |
+/// | [`guard`](Self::guard) | one future; only where no layer repeats | the result |
+///
+/// The closure is called through a shared reference, by several attempts at once where there is a hedge: it is `Fn`, and
+/// what it captures is `Sync`. What it makes may borrow from it. An async closure does as well, if what it captures is
+/// borrowed: `async || client.get(&id).await`.
+///
+/// # In a struct, in a static, in another pipeline
+///
+/// [`layers!`](crate::layers) names the type for a field. A pipeline is shared by reference or in an [`Arc`]; it is
+/// `Send` and `Sync`. As a [`layer`](PipelineBuilder::layer) of another it keeps its name in events; verdicts and the
+/// classifier are those of the pipeline that is called. `inner.outcome(..)` inside `outer.forward(..)` keeps both
+/// classifiers' words: the inner one's verdict is what the outer one sees. Either way errors stay flat, and what an inner
+/// retry has given up on is not repeated by an outer one.
+///
+/// # Cancellation
+///
+/// Dropping a call's future cancels what is under way and gives back all that it holds, at whatever await point. A
+/// future that is never polled does nothing, and is no call.
 #[derive(Debug)]
 pub struct Pipeline<P, C = DefaultClassifier> {
     policy: P,
@@ -170,6 +226,20 @@ impl<P, C> Pipeline<P, C> {
     /// Calls an operation that brings its own outcome: what another pipeline's [`outcome`](Self::outcome) gives. Verdict
     /// and marks are kept, and the error stays flat.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), withstand::ConfigError> {
+    /// use std::time::Duration;
+    /// use withstand::{Pipeline, Retry};
+    ///
+    /// let host = Pipeline::builder("host-a").timeout(Duration::from_secs(1)).build()?;
+    /// let service = Pipeline::builder("service").retry(Retry::builder()).build()?;
+    /// let answer = service.forward(|| host.outcome(|| async { Ok::<_, String>("hello") })).await;
+    /// assert_eq!(answer, Ok("hello"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The operation's own error, a timeout, or a rejection.
@@ -186,7 +256,27 @@ impl<P, C> Pipeline<P, C> {
         call::drive(&self.telemetry, &self.policy, forwarded, call::result)
     }
 
-    /// Runs a single future through the layers, of which none may repeat it.
+    /// Runs a single future through the layers, of which none may repeat it: with a [`Retry`] or a [`Hedge`] among them
+    /// this does not compile.
+    ///
+    /// The future is dropped as soon as its attempt is: before a fallback begins, a timed-out call has let go of its
+    /// connection. It is moved into place when it is first polled, so what this returns is twice its size.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), withstand::ConfigError> {
+    /// use std::time::Duration;
+    /// use withstand::{CircuitBreaker, Pipeline};
+    ///
+    /// let payments = Pipeline::builder("payments")
+    ///     .circuit_breaker(CircuitBreaker::builder())
+    ///     .timeout(Duration::from_secs(1))
+    ///     .build()?;
+    /// let payment = async { Ok::<_, String>("paid") }; // runs once, or not at all
+    /// assert_eq!(payments.guard(payment).await, Ok("paid"));
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -15,6 +15,7 @@ use crate::{
     clock::{self, instant_of},
     context::{Context, Frame},
     engine::moment::Moment,
+    error::TimedOut,
     event::{EventKind, PolicyId},
     outcome::{Outcome, Verdict},
 };
@@ -93,6 +94,18 @@ impl Late {
     #[cold]
     pub(crate) fn outcome<T, E>(self, cx: Context<'_>, frame: &Frame<'_>, policy: Option<&PolicyId>) -> Outcome<T, E> {
         let timed_out = frame.timed_out();
+        self.tell(&timed_out, cx, policy);
+        // Transient, unless no attempt reached the operation: then the dependency was not called.
+        let verdict = if timed_out.attempts == 0 { Verdict::rejected() } else { Verdict::transient() };
+        let outcome = Outcome::new(Err(timed_out.into()), verdict.label("timeout"));
+        if self.is_stall() {
+            self.report(cx, policy);
+            return outcome.stalled();
+        }
+        outcome
+    }
+
+    fn tell(self, timed_out: &TimedOut, cx: Context<'_>, policy: Option<&PolicyId>) {
         cx.telemetry().emit(policy, || EventKind::TimedOut {
             scope: timed_out.scope,
             phase: timed_out.phase,
@@ -100,12 +113,6 @@ impl Late {
             elapsed: timed_out.limit.saturating_add(self.0),
             late_by: self.0,
         });
-        let outcome = Outcome::timed_out(frame);
-        if self.is_stall() {
-            self.report(cx, policy);
-            return outcome.stalled();
-        }
-        outcome
     }
 
     /// At most once a second in this process, for every timer that is pending then is late.
@@ -124,15 +131,11 @@ impl Late {
 }
 
 impl<T, E> Outcome<T, E> {
-    /// A timeout: transient, unless no attempt reached the operation. Then the dependency was not called.
-    pub(crate) fn timed_out(frame: &Frame<'_>) -> Self {
-        let timed_out = frame.timed_out();
-        let verdict = if timed_out.attempts == 0 { Verdict::rejected() } else { Verdict::transient() };
-        Self::new(Err(timed_out.into()), verdict.label("timeout"))
-    }
-
-    /// An attempt that would have begun after the deadline.
-    pub(crate) fn refused_as_late(timed_out: crate::error::TimedOut) -> Self {
+    /// What would begin after the nearest deadline and is not begun, whoever noticed it before a timer did.
+    #[cold]
+    pub(crate) fn refused_as_late(cx: Context<'_>, policy: Option<&PolicyId>) -> Self {
+        let timed_out = cx.frame().timed_out();
+        Late::after(cx.deadline_moment()).tell(&timed_out, cx, policy);
         Self::new(Err(timed_out.into()), Verdict::rejected().label("timeout"))
     }
 }

@@ -3,14 +3,17 @@
 use std::{
     fmt,
     future::Future,
+    pin::Pin,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{self, Poll, Waker},
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use pin_project::{pin_project, pinned_drop};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use crate::{
     build::IntoLayer,
@@ -209,13 +212,11 @@ impl Bulkhead {
         let mut waited = Waited { bulkhead: self, telemetry, started, depth: place.depth, end: WaitEnd::Cancelled };
         let deadline = cx.map_or(Moment::NEVER, |cx| cx.deadline_moment());
         let until = started.after(self.max_wait);
-        let result = match Timed::new(until.min(deadline), self.permits.acquire()).await {
+        let acquire = Queued { bulkhead: self, acquire: self.permits.acquire(), done: false };
+        let result = match Timed::new(until.min(deadline), acquire).await {
             // The time may have come to both at once.
-            Ok(Ok(permit)) if cx.is_some_and(|cx| cx.is_late()) => {
-                drop(permit);
-                Err(Refusal::Late)
-            }
-            Ok(Ok(permit)) => Ok(self.permit(permit)),
+            Ok(Ok(_permit)) if cx.is_some_and(|cx| cx.is_late()) => Err(Refusal::Late),
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_closed)) => Err(Refusal::Full),
             Err(_) if deadline <= until => Err(Refusal::Late),
             Err(_) => Err(Refusal::QueueTimeout),
@@ -228,33 +229,39 @@ impl Bulkhead {
         result
     }
 
+    /// More permits: those that a debt is paid with are in use already.
     fn grow(&self, by: usize) {
-        let mut fresh = by;
-        while fresh > 0 && self.pay() {
-            fresh = fresh.saturating_sub(1);
-        }
-        self.permits.add_permits(fresh);
+        self.permits.add_permits(by.saturating_sub(self.pay(by)));
     }
 
-    /// Takes one permit off the debt, if there is any.
-    fn pay(&self) -> bool {
-        let less = |debt: usize| debt.checked_sub(1);
-        self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok()
+    /// Takes at most so many permits off the debt, and gives how many.
+    fn pay(&self, most: usize) -> usize {
+        let less = |debt: usize| (debt > 0).then(|| debt.saturating_sub(most));
+        let paid = self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        paid.map_or(0, |debt| debt.min(most))
     }
 
-    /// Takes free permits back for as long as there is debt.
+    /// Takes free permits back for as long as there are any and there is debt: as one who holds them would return them.
     //
     // SeqCst here and where debt is made: a permit that comes free while the limit shrinks is either seen by the one who
     // shrinks or sees the debt itself. With less, both could miss the other and the permit would stay.
     fn settle(&self) {
-        while self.pay() {
-            if self.permits.forget_permits(1) == 0 {
-                self.debt.fetch_add(1, Ordering::SeqCst);
-                // One may have come free between the two: then its owner saw no debt.
-                if self.permits.available_permits() == 0 {
-                    break;
-                }
+        loop {
+            let taken = self.permits.forget_permits(self.debt.load(Ordering::SeqCst));
+            if taken == 0 {
+                return;
             }
+            // Less if others have paid meanwhile. What is given back may be wanted for a debt made since: once more.
+            let paid = self.pay(taken);
+            self.permits.add_permits(taken.saturating_sub(paid));
+        }
+    }
+
+    /// For a permit that came free other than by dropping a [`Permit`].
+    #[inline]
+    fn settle_if_in_debt(&self) {
+        if self.debt.load(Ordering::SeqCst) > 0 {
+            self.settle();
         }
     }
 }
@@ -284,19 +291,47 @@ impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
         let Bulkhead { debt, permits, .. } = self.bulkhead;
-        if debt.load(Ordering::SeqCst) > 0 && self.bulkhead.pay() {
+        if debt.load(Ordering::SeqCst) > 0 && self.bulkhead.pay(1) > 0 {
             return;
         }
         permits.add_permits(1);
-        if debt.load(Ordering::SeqCst) > 0 {
-            self.bulkhead.settle();
-        }
+        self.bulkhead.settle_if_in_debt();
     }
 }
 
 impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").field("bulkhead", &self.bulkhead.id.name).finish_non_exhaustive()
+    }
+}
+
+/// A wait for a permit. One that is dropped with a permit it does not know of yet returns it as any other is returned:
+/// the semaphore by itself would give it to the next who waits, whatever debt there is.
+#[pin_project(PinnedDrop)]
+struct Queued<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
+    bulkhead: &'a Bulkhead,
+    #[pin]
+    acquire: F,
+    done: bool,
+}
+
+impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> Future for Queued<'a, F> {
+    type Output = Result<Permit<'a>, AcquireError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let poll = this.acquire.poll(cx);
+        *this.done = poll.is_ready();
+        poll.map_ok(|permit| this.bulkhead.permit(permit))
+    }
+}
+
+#[pinned_drop]
+impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> PinnedDrop for Queued<'a, F> {
+    fn drop(self: Pin<&mut Self>) {
+        if !self.done {
+            drop(self.poll(&mut task::Context::from_waker(Waker::noop())));
+        }
     }
 }
 
@@ -321,6 +356,8 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.bulkhead.waiting.fetch_sub(1, Ordering::Relaxed);
+        // A permit that was given at the very moment of leaving went back to the semaphore, past `Permit`.
+        self.bulkhead.settle_if_in_debt();
     }
 }
 
@@ -363,7 +400,7 @@ impl Refusal {
     #[cold]
     fn outcome<T, E>(self, bulkhead: &Bulkhead, cx: Context<'_>) -> Outcome<T, E> {
         if let Self::Late = self {
-            return Outcome::refused_as_late(cx.frame().timed_out());
+            return Outcome::refused_as_late(cx, Some(&bulkhead.id));
         }
         let rejection = self.rejection(bulkhead);
         let (reason, retry_after) = (rejection.reason(), rejection.retry_after());

@@ -364,9 +364,6 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
     /// Whether an attempt succeeded. It pays into the budget.
     #[inline(always)]
     fn succeeds(&mut self, outcome: &mut Outcome<T, E>) -> bool {
-        if self.token.is_some() {
-            self.token = None;
-        }
         let succeeds = outcome.kind() == VerdictKind::Success;
         if let (true, Some(budget)) = (succeeds, &self.retry.budget) {
             budget.fund(outcome, self.cx, &self.retry.id);
@@ -376,6 +373,10 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
 
     #[cold]
     fn judge(&mut self, outcome: Outcome<T, E>) -> Judgement<T, E> {
+        // A token that is dropped here stays spent if the repeat has reached the operation.
+        if let Some(token) = self.token.take().filter(|_| outcome.kind() == VerdictKind::Rejected) {
+            token.give_back();
+        }
         if outcome.kind() == VerdictKind::Rejected && !self.retries_rejection(&outcome) {
             return Judgement::Done(self.refused(outcome));
         }

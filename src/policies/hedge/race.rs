@@ -96,10 +96,13 @@ impl Hedge {
     {
         let frame = Frame::new(cx);
         let cx = cx.within(&frame).with_hedge(index);
-        let _token = token.map(|token| token.spend(&frame));
+        let token = token.map(|token| token.spend(&frame));
         let mut sample = Sample::new(self, cx);
         let outcome = op.attempt(cx).await;
         sample.finish(&outcome);
+        if let Some(token) = token.filter(|_| outcome.kind() == VerdictKind::Rejected) {
+            token.give_back();
+        }
         (index, outcome)
     }
 }
