@@ -309,13 +309,11 @@ impl<S> IntoLayer<Fallback<S>> for FallbackBuilder<S> {
         } else {
             None
         };
-        match refused {
-            Some(error) => Err(error.in_policy(&id.name)),
-            None => {
-                let Self { substitute, handles, limit, declines, waits, .. } = self;
-                Ok(Fallback { id, substitute, handles, limit, declines, waits })
-            }
+        if let Some(error) = refused {
+            return Err(error.in_policy(&id.name));
         }
+        let Self { substitute, handles, limit, declines, waits, .. } = self;
+        Ok(Fallback { id, substitute, handles, limit, declines, waits })
     }
 }
 

@@ -108,7 +108,7 @@ pub struct Retry {
     min_time_left: Duration,
     max_hint: Duration,
     budget: Option<Arc<RetryBudget>>,
-    retry_rejected: bool,
+    repeat_rejected: bool,
     repeat_spent: bool,
     rng: Rng,
 }
@@ -124,7 +124,7 @@ impl Retry {
             min_time_left: Duration::from_millis(10),
             max_hint: Duration::from_secs(30),
             budget: BudgetChoice::Own(RetryBudget::builder()),
-            retry_rejected: false,
+            repeat_rejected: false,
             repeat_spent: false,
             seed: None,
         }
@@ -150,7 +150,7 @@ pub struct RetryBuilder {
     min_time_left: Duration,
     max_hint: Duration,
     budget: BudgetChoice,
-    retry_rejected: bool,
+    repeat_rejected: bool,
     repeat_spent: bool,
     seed: Option<u64>,
 }
@@ -213,7 +213,7 @@ impl RetryBuilder {
     /// Repeats what was refused in this process as well, except by an isolated circuit. Default: not, since whoever
     /// refuses does so to shed load.
     pub const fn retry_rejected(mut self) -> Self {
-        self.retry_rejected = true;
+        self.repeat_rejected = true;
         self
     }
 
@@ -264,7 +264,7 @@ impl IntoLayer<Retry> for RetryBuilder {
             min_time_left: self.min_time_left,
             max_hint: self.max_hint,
             budget,
-            retry_rejected: self.retry_rejected,
+            repeat_rejected: self.repeat_rejected,
             repeat_spent: self.repeat_spent,
             rng: self.seed.map_or_else(Rng::from_entropy, Rng::seeded),
         })
@@ -280,7 +280,7 @@ impl Describe for Retry {
             max_elapsed: self.max_elapsed,
             budget: self.budget.as_ref().map(|budget| budget.info()),
             repeats_spent: self.repeat_spent,
-            repeats_rejected: self.retry_rejected,
+            repeats_rejected: self.repeat_rejected,
         };
         let mut info = LayerInfo::new(self.id.clone(), role)
             .setting("max_attempts", self.max_attempts)
@@ -396,7 +396,7 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
 
     fn retries_rejection(&self, outcome: &Outcome<T, E>) -> bool {
         let isolated = matches!(&outcome.result, Err(Error::Rejected(r)) if r.reason() == Reason::Isolated);
-        self.retry.retry_rejected && !isolated
+        self.retry.repeat_rejected && !isolated
     }
 
     fn is_repeatable(&self, outcome: &Outcome<T, E>) -> bool {

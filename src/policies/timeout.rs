@@ -100,7 +100,6 @@ impl Timeout {
     }
 
     /// A timeout of this length, to be given a name.
-    #[must_use]
     pub fn builder(limit: Duration) -> TimeoutBuilder {
         TimeoutBuilder { name: None, limit }
     }

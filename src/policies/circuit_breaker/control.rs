@@ -25,9 +25,9 @@ impl CircuitBreaker {
     /// let breaker = CircuitBreaker::builder().build()?;
     /// match breaker.admit() {
     ///     Err(rejection) => println!("not now: {rejection}"),
-    ///     Ok(ticket) => match std::fs::read("/etc/hostname") {
-    ///         Ok(_) => _ = ticket.success(),
-    ///         Err(_) => _ = ticket.failure("io"),
+    ///     Ok(ticket) => match std::fs::metadata("/mnt/share") {
+    ///         Ok(_) => { ticket.success(); }
+    ///         Err(_) => { ticket.failure("io"); }
     ///     },
     /// }
     /// # Ok::<(), withstand::ConfigError>(())
@@ -43,7 +43,7 @@ impl CircuitBreaker {
         match admission {
             Ok(ticket) => {
                 let started = self.shared.slow_call.map(|_| clock::now());
-                Ok(Ticket { breaker: self, ticket, started })
+                Ok(Ticket { breaker: self, admission: ticket, started })
             }
             Err(refusal) => Err(self.rejection(refusal)),
         }
@@ -77,7 +77,7 @@ impl CircuitBreaker {
 #[must_use = "a ticket that is dropped records nothing"]
 pub struct Ticket<'a> {
     breaker: &'a CircuitBreaker,
-    ticket: circuit::Ticket<'a>,
+    admission: circuit::Ticket<'a>,
     /// When the call began; only kept if slow calls are watched.
     started: Option<Moment>,
 }
@@ -86,20 +86,23 @@ impl Ticket<'_> {
     /// Whether the call is a probe of a half-open circuit.
     #[must_use]
     pub fn is_probe(&self) -> bool {
-        self.ticket.is_probe()
+        self.admission.is_probe()
     }
 
     /// The call succeeded. It counts as slow if that is watched and it took long enough since its admission.
+    #[expect(clippy::must_use_candidate, reason = "most callers have no use for the answer")]
     pub fn success(self) -> Recorded {
         self.end(|ticket, slow, changes| ticket.success(slow, clock::now, changes))
     }
 
     /// The call failed. The label is told by the event if this failure opens the circuit.
+    #[expect(clippy::must_use_candidate, reason = "most callers have no use for the answer")]
     pub fn failure(self, label: &'static str) -> Recorded {
         self.end(|ticket, slow, changes| ticket.failure(slow, label, clock::now, changes))
     }
 
     /// The call ended with this verdict; one that says nothing about the dependency abandons the ticket.
+    #[expect(clippy::must_use_candidate, reason = "most callers have no use for the answer")]
     pub fn record(self, verdict: Verdict) -> Option<Recorded> {
         match verdict.kind() {
             VerdictKind::Success => Some(self.success()),
@@ -111,12 +114,12 @@ impl Ticket<'_> {
     }
 
     fn end(self, record: impl FnOnce(circuit::Ticket<'_>, bool, &mut Vec<circuit::Change>) -> Recorded) -> Recorded {
-        let Self { breaker, ticket, started } = self;
+        let Self { breaker, admission, started } = self;
         let shared = &breaker.shared;
         let elapsed = started.map(|started| clock::now().since(started));
         let slow = elapsed.zip(shared.slow_call).is_some_and(|(elapsed, slow_call)| elapsed >= slow_call);
         let mut changes = Vec::new();
-        let recorded = record(ticket, slow, &mut changes);
+        let recorded = record(admission, slow, &mut changes);
         shared.tell(&changes);
         recorded
     }
@@ -194,6 +197,9 @@ impl StateChanges {
 
 impl fmt::Debug for StateChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StateChanges").field("breaker", &self.shared.id.name).field("seen", &self.seen).finish()
+        f.debug_struct("StateChanges")
+            .field("breaker", &self.shared.id.name)
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
     }
 }

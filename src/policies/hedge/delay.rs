@@ -72,7 +72,7 @@ pub(super) enum Kind {
 
 #[derive(Clone, Debug)]
 pub(super) struct Quantile {
-    quantile: f64,
+    share: f64,
     floor: Duration,
     ceiling: Option<Duration>,
     starting: Option<Duration>,
@@ -103,7 +103,7 @@ impl HedgeDelay {
     #[must_use]
     pub const fn quantile(quantile: f64) -> Self {
         Self(Kind::Quantile(Quantile {
-            quantile,
+            share: quantile,
             floor: Duration::from_millis(5),
             ceiling: None,
             starting: None,
@@ -254,10 +254,10 @@ impl Quantile {
             let accepted = format!("at least the floor, {:?}", self.floor);
             return Err(ConfigError::new("ceiling", format_args!("{ceiling:?}"), accepted));
         }
-        share("quantile", self.quantile)?;
+        share("quantile", self.share)?;
         more_than_zero("window", self.window)?;
         self.starting.map_or(Ok(()), |starting| more_than_zero("starting", starting))?;
-        Ok(Latencies::new(self.quantile, self.min_samples, self.window)?)
+        Ok(Latencies::new(self.share, self.min_samples, self.window)?)
     }
 }
 
@@ -269,7 +269,7 @@ impl fmt::Display for Delay {
             Kind::OnFailure => f.write_str("on failure"),
             Kind::Custom(_) => f.write_str("custom"),
             Kind::Quantile(quantile) => {
-                write!(f, "quantile {} from {:?}", quantile.quantile, quantile.floor)?;
+                write!(f, "quantile {} from {:?}", quantile.share, quantile.floor)?;
                 match self.ceiling(quantile) {
                     ceiling if nanos(ceiling) == u64::MAX => Ok(()),
                     ceiling => write!(f, " to {ceiling:?}"),

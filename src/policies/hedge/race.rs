@@ -125,8 +125,9 @@ struct Race<'a, T, E> {
     stopped: bool,
     /// When the latest attempt began; the first one begins when it reaches the operation.
     latest: Option<Moment>,
-    /// The delay before the next hedge, once asked for.
-    delay: Option<Option<Duration>>,
+    /// The delay before the next hedge, and whether it was asked for.
+    delay: Option<Duration>,
+    asked: bool,
     /// An attempt has failed: the next hedge begins at this moment, whatever the delay.
     failure_due: Option<Moment>,
     /// The largest hint of the attempts that failed.
@@ -147,6 +148,7 @@ impl<'a, T, E> Race<'a, T, E> {
             stopped: false,
             latest: None,
             delay: None,
+            asked: false,
             failure_due: None,
             hint: None,
             first: None,
@@ -230,8 +232,10 @@ impl<'a, T, E> Race<'a, T, E> {
         if let Some(due) = self.failure_due {
             return Some((due, HedgeTrigger::Failure));
         }
-        let next = self.hedges_begun.saturating_add(1);
-        let delay = (*self.delay.get_or_insert_with(|| self.hedge.delay.before(next)))?;
+        if !std::mem::replace(&mut self.asked, true) {
+            self.delay = self.hedge.delay.before(self.hedges_begun.saturating_add(1));
+        }
+        let delay = self.delay?;
         if delay.is_zero() {
             return Some((self.cx.moment(), HedgeTrigger::Parallel));
         }
@@ -259,22 +263,18 @@ impl<'a, T, E> Race<'a, T, E> {
             self.stop(HedgeSuppression::Deadline);
             return None;
         }
-        let token = match &self.hedge.budget {
-            None => None,
-            Some(budget) => match budget.withdraw(self.cx, &self.hedge.id) {
-                Some(token) => Some(token),
-                None => {
-                    self.stop(HedgeSuppression::Budget);
-                    return None;
-                }
-            },
-        };
+        let budget = self.hedge.budget.as_ref();
+        let token = budget.and_then(|budget| budget.withdraw(self.cx, &self.hedge.id));
+        if budget.is_some() && token.is_none() {
+            self.stop(HedgeSuppression::Budget);
+            return None;
+        }
         let now = self.cx.moment();
         let delay = self.latest.map_or(Duration::ZERO, |latest| now.since(latest));
         self.hedges_begun = self.hedges_begun.saturating_add(1);
         self.hedges_run = self.hedges_run.saturating_add(1);
         self.latest = Some(now);
-        self.delay = None;
+        self.asked = false;
         self.failure_due = None;
         let index = self.cx.hedge().saturating_add(self.hedges_begun);
         self.cx.emit(&self.hedge.id, || EventKind::Hedged { hedge: index, delay, trigger });
