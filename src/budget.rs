@@ -139,10 +139,16 @@ pub(crate) struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// The repeat begins: from now on the token is given back only if no attempt in the frame has reached the operation
-    /// by the time it is dropped.
+    /// The repeat is over: the token stays spent if the dependency has had it, and goes back if not.
+    pub(crate) fn settle(self, reached: bool) {
+        if reached {
+            std::mem::forget(self);
+        }
+    }
+
+    /// The same as a guard, for a repeat with a frame of its own.
     pub(crate) fn spend<'f>(self, frame: &'f Frame<'f>) -> SpentToken<'a, 'f> {
-        SpentToken { token: Some(self), frame, started: frame.attempts_started() }
+        SpentToken { token: Some(self), frame }
     }
 }
 
@@ -153,13 +159,12 @@ impl Drop for Token<'_> {
     }
 }
 
-/// A token of a repeat that is under way.
+/// A token of a repeat that is under way: dropped, it goes back if no attempt in the frame has reached the operation.
 #[must_use]
 pub(crate) struct SpentToken<'a, 'f> {
     /// None once it is given back, and while it is being dropped.
     token: Option<Token<'a>>,
     frame: &'f Frame<'f>,
-    started: u32,
 }
 
 impl SpentToken<'_, '_> {
@@ -171,9 +176,8 @@ impl SpentToken<'_, '_> {
 
 impl Drop for SpentToken<'_, '_> {
     fn drop(&mut self) {
-        if self.frame.attempts_started() != self.started {
-            // The dependency has had the repeat: the token stays spent.
-            std::mem::forget(self.token.take());
+        if let Some(token) = self.token.take() {
+            token.settle(self.frame.attempts_started() > 0);
         }
     }
 }

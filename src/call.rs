@@ -104,7 +104,9 @@ impl<F: Future> Future for EachPoll<'_, F> {
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         this.state.poll_begins();
-        this.inner.poll(cx)
+        let poll = this.inner.poll(cx);
+        this.state.poll_ends();
+        poll
     }
 }
 
@@ -170,7 +172,7 @@ impl<'a> CallReport<'a> {
 impl CallReport<'_> {
     #[cold]
     fn unfinished(&self) {
-        let panicked = self.state.operation_panicked();
+        let panicked = self.state.panicked();
         let outcome = if panicked { CallOutcome::Panicked } else { CallOutcome::Cancelled };
         self.emit(self.started, outcome, None, None, outcome.as_str(), false);
     }
@@ -221,7 +223,7 @@ where
             if !report.begin() {
                 return Outcome::refused_as_late(report.cx, None);
             }
-            let result = InOperation::new(report.cx, &self.make).await;
+            let result = InOperation::new(&report.cx, &self.make).await;
             let outcome = judged(self.classifier, result);
             report.finish(&outcome);
             outcome
@@ -248,7 +250,7 @@ where
             if !report.begin() {
                 return Outcome::refused_as_late(report.cx, None);
             }
-            let outcome = InOperation::new(report.cx, &self.make).await;
+            let outcome = InOperation::new(&report.cx, &self.make).await;
             report.finish(&outcome);
             outcome
         }
@@ -279,7 +281,7 @@ where
             if !report.begin() {
                 return Outcome::refused_as_late(report.cx, None);
             }
-            let result = InOperation { state: report.cx.state(), inner: future }.await;
+            let result = InOperation { cx: &report.cx, inner: future }.await;
             let outcome = judged(self.classifier, result);
             report.finish(&outcome);
             outcome
@@ -345,27 +347,26 @@ where
 
 /// Marks, while it polls, that the operation itself runs: a panic that passes through here is the operation's.
 #[pin_project]
-struct InOperation<'a, F> {
-    state: &'a CallState,
+struct InOperation<'w, 'c, F> {
+    cx: &'w Context<'c>,
     #[pin]
     inner: F,
 }
 
-impl<'a, F> InOperation<'a, F> {
+impl<'w, 'c, F> InOperation<'w, 'c, F> {
     #[inline(always)]
-    fn new(cx: Context<'a>, make: impl FnOnce(Attempt) -> F) -> Self {
-        let state = cx.state();
-        Self { state, inner: state.operation_polled(|| make(cx.to_attempt())) }
+    fn new(cx: &'w Context<'c>, make: impl FnOnce(Attempt) -> F) -> Self {
+        Self { cx, inner: cx.operation_polled(|| make(cx.to_attempt())) }
     }
 }
 
-impl<F: Future> Future for InOperation<'_, F> {
+impl<F: Future> Future for InOperation<'_, '_, F> {
     type Output = F::Output;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        this.state.operation_polled(|| this.inner.poll(cx))
+        this.cx.operation_polled(|| this.inner.poll(task))
     }
 }
 
@@ -422,7 +423,7 @@ impl AttemptReport<'_> {
     #[cold]
     fn unfinished(&self) {
         let cx = self.cx;
-        let end = if cx.state().operation_panicked() {
+        let end = if cx.has_panicked() {
             AttemptEnd::Panicked
         } else if cx.is_superseded() {
             AttemptEnd::Superseded

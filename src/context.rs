@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -140,11 +140,16 @@ impl Attempt {
     }
 }
 
+const NOBODY: u16 = 0;
+const LAYERS: u16 = 1;
+const OPERATION: u16 = 2;
+
 /// What all attempts of one public call share.
 pub(crate) struct CallState {
     pub(crate) reading: Reading,
-    /// Set only while the operation itself runs; still set while a panic of it unwinds.
-    in_operation: AtomicBool,
+    /// Who runs: [`NOBODY`], [`LAYERS`], or from [`OPERATION`] on the operation of the hedge of that index. While a panic
+    /// unwinds it tells whose that is.
+    runs: AtomicU16,
     attempts: AtomicU32,
     hedges: AtomicU32,
     winner: AtomicU32,
@@ -164,7 +169,7 @@ impl CallState {
     pub(crate) fn new(options: &CallOptions) -> Self {
         Self {
             reading: Reading::default(),
-            in_operation: AtomicBool::new(false),
+            runs: AtomicU16::new(NOBODY),
             attempts: AtomicU32::new(0),
             hedges: AtomicU32::new(0),
             winner: AtomicU32::new(0),
@@ -177,21 +182,22 @@ impl CallState {
     #[inline(always)]
     pub(crate) fn poll_begins(&self) {
         self.reading.clear();
-        self.in_operation.store(false, Relaxed);
+        self.runs.store(LAYERS, Relaxed);
     }
 
     #[inline(always)]
-    pub(crate) fn operation_polled<R>(&self, poll: impl FnOnce() -> R) -> R {
-        self.in_operation.store(true, Relaxed);
-        let result = poll();
-        self.in_operation.store(false, Relaxed);
-        self.reading.clear();
-        result
+    pub(crate) fn poll_ends(&self) {
+        self.runs.store(NOBODY, Relaxed);
     }
 
-    /// Whether the operation panicked, asked in a `Drop` that runs because something inside unwinds.
+    /// Whether an operation panicked, asked in a `Drop` that runs because something inside unwinds.
     pub(crate) fn operation_panicked(&self) -> bool {
-        self.in_operation.load(Relaxed)
+        self.runs.load(Relaxed) >= OPERATION
+    }
+
+    /// Whether anything inside the call panicked, asked in a `Drop`: otherwise its caller drops it.
+    pub(crate) fn panicked(&self) -> bool {
+        self.runs.load(Relaxed) != NOBODY
     }
 
     pub(crate) fn attempts(&self) -> u32 {
@@ -552,6 +558,21 @@ impl<'a> Context<'a> {
             }
         }
         true
+    }
+
+    /// Marks that the operation of this attempt runs: a panic that passes through here is the operation's.
+    #[inline(always)]
+    pub(crate) fn operation_polled<R>(&self, poll: impl FnOnce() -> R) -> R {
+        self.state.runs.store(OPERATION.saturating_add(self.hedge), Relaxed);
+        let result = poll();
+        self.state.runs.store(LAYERS, Relaxed);
+        self.state.reading.clear();
+        result
+    }
+
+    /// Whether the operation of this very attempt panicked, and not one beside it.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.state.runs.load(Relaxed) == OPERATION.saturating_add(self.hedge)
     }
 
     /// Whether an attempt that is being dropped lost a race.

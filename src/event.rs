@@ -100,12 +100,18 @@ fn tell(observer: &dyn Observer, event: &Event<'_>) {
 /// The pipeline's name and its observer: what events are reported through.
 pub(crate) struct Telemetry {
     pub(crate) pipeline: Option<Name>,
-    pub(crate) observer: Option<Box<dyn Observer>>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
 impl Telemetry {
     /// Of a policy that is used alone.
     pub(crate) const SILENT: &'static Self = &Self { pipeline: None, observer: None };
+
+    /// Of a pipeline without an observer that is part of another: under its own name to the observer of that.
+    pub(crate) fn relayed(&self, outer: &Self) -> Option<Self> {
+        let observer = outer.observer.as_ref().filter(|_| self.observer.is_none())?;
+        Some(Self { pipeline: self.pipeline.clone(), observer: Some(observer.clone()) })
+    }
 
     #[inline]
     pub(crate) fn emit(&self, source: Option<&PolicyId>, kind: impl FnOnce() -> EventKind) {

@@ -328,7 +328,8 @@ impl<P: SingleAttempt, C> SingleAttempt for Pipeline<P, C> {}
 /// or to the other's if it has none. The classifier of the pipeline that is called gives the verdict.
 impl<T: Send, E: Send, P: Policy<T, E>, C: Send + Sync> Policy<T, E> for Pipeline<P, C> {
     async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
-        let frame = Frame::with_telemetry(cx, &self.telemetry);
+        let relayed = self.telemetry.relayed(cx.telemetry());
+        let frame = Frame::with_telemetry(cx, relayed.as_ref().unwrap_or(&self.telemetry));
         self.policy.run(op, cx.within(&frame)).await
     }
 }
@@ -342,7 +343,7 @@ pub struct PipelineBuilder<L, C = DefaultClassifier> {
     kinds: Vec<Kind>,
     classifier: C,
     classified: bool,
-    observer: Option<Box<dyn Observer>>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 impl<L: fmt::Debug, C> fmt::Debug for PipelineBuilder<L, C> {
@@ -439,7 +440,7 @@ impl<L, C> PipelineBuilder<L, C> {
     /// Reports all events to this observer. The last one given is the one; [`Observers`](crate::Observers) makes one of
     /// several.
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
-        self.observer = Some(Box::new(observer));
+        self.observer = Some(Arc::new(observer));
         self
     }
 

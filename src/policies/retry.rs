@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder, SpentToken},
+    budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder, Token},
     build::IntoLayer,
     call::{standalone, yield_once},
     clock::wait_until,
@@ -13,7 +13,7 @@ use crate::{
     event::{EventKind, Kind, PolicyId, RetryStop},
     layer::{LayerInfo, Role},
     name::Name,
-    outcome::{Outcome, VerdictKind},
+    outcome::{Hint, Outcome, VerdictKind},
     policy::{Describe, Operation, Policy},
 };
 
@@ -330,9 +330,11 @@ struct Series<'p, 'c, T, E> {
     /// When the first attempt began; kept only if something depends on it.
     started: Moment,
     attempts: u32,
-    delay: Option<Duration>,
+    delay: Hint,
     /// What the repeat that is under way has paid.
-    token: Option<SpentToken<'p, 'c>>,
+    token: Option<Token<'p>>,
+    /// The attempts that had reached the operation when it was paid.
+    reached: u32,
     /// The last outcome that was not a rejection: what is returned if all that follows is refused.
     real: Option<Outcome<T, E>>,
 }
@@ -347,7 +349,7 @@ enum Judgement<T, E> {
 
 impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
     fn new(retry: &'p Retry, cx: Context<'c>) -> Self {
-        Self { retry, cx, started: Moment::NEVER, attempts: 0, delay: None, token: None, real: None }
+        Self { retry, cx, started: Moment::NEVER, attempts: 0, delay: None.into(), token: None, reached: 0, real: None }
     }
 
     /// The context of the next attempt.
@@ -373,9 +375,11 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
 
     #[cold]
     fn judge(&mut self, outcome: Outcome<T, E>) -> Judgement<T, E> {
-        // A token that is dropped here stays spent if the repeat has reached the operation.
-        if let Some(token) = self.token.take().filter(|_| outcome.kind() == VerdictKind::Rejected) {
-            token.give_back();
+        if outcome.kind() == VerdictKind::Rejected {
+            // The dependency was not called after all: the token goes back.
+            self.token = None;
+        } else {
+            self.settle();
         }
         if outcome.kind() == VerdictKind::Rejected && !self.retries_rejection(&outcome) {
             return Judgement::Done(self.refused(outcome));
@@ -441,7 +445,8 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
             return Err(RetryStop::Attempts);
         }
         let hint = outcome.verdict().hint();
-        let computed = retry.backoff.delay(self.attempts, self.delay, hint, &retry.rng).ok_or(RetryStop::Backoff)?;
+        let computed =
+            retry.backoff.delay(self.attempts, self.delay.get(), hint, &retry.rng).ok_or(RetryStop::Backoff)?;
         let obeyed = hint.unwrap_or_default().min(retry.max_hint);
         let delay = computed.max(obeyed).saturating_add(retry.rng.range(Duration::ZERO, obeyed / 10));
         let now = cx.moment();
@@ -454,11 +459,10 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
             return Err(RetryStop::Elapsed);
         }
         if let Some(budget) = &retry.budget {
-            let token = budget.withdraw(cx, &retry.id).ok_or(RetryStop::Budget)?;
-            // Until the repeat reaches the operation, a drop gives it back: during the wait as well.
-            self.token = Some(token.spend(cx.frame()));
+            self.token = Some(budget.withdraw(cx, &retry.id).ok_or(RetryStop::Budget)?);
+            self.reached = cx.frame().attempts_started();
         }
-        self.delay = Some(computed);
+        self.delay = Some(computed).into();
         let next_attempt = cx.attempt().saturating_add(self.attempts);
         let clamped = hint.is_some_and(|hint| hint > retry.max_hint);
         cx.emit(&retry.id, || EventKind::Retried { next_attempt, delay, hint, clamped });
@@ -467,5 +471,21 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
         }
         cx.enter(Phase::Backoff);
         Ok(Some(next))
+    }
+}
+
+impl<T, E> Series<'_, '_, T, E> {
+    /// What the repeat has paid stays paid if it has reached the operation; if not, it goes back.
+    fn settle(&mut self) {
+        if let Some(token) = self.token.take() {
+            token.settle(self.cx.frame().attempts_started() != self.reached);
+        }
+    }
+}
+
+impl<T, E> Drop for Series<'_, '_, T, E> {
+    #[inline]
+    fn drop(&mut self) {
+        self.settle();
     }
 }

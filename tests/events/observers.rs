@@ -1,0 +1,140 @@
+//! Observers that misbehave, and several of them.
+
+use std::{
+    future::{Future, pending},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+use withstand::{
+    Bulkhead, CallOutcome, CircuitBreaker, Error, Event, EventKind, Hedge, HedgeDelay, Observer, Observers, Pipeline,
+    Verdict,
+};
+
+use super::{Spiteful, finished, outcome, retry};
+use crate::support::{Log, Script, as_it_says, caught, ms, secs};
+
+/// Panics at every event, after it has noted it.
+#[derive(Clone, Default)]
+struct Panics(Log);
+
+impl Observer for Panics {
+    fn on_event(&self, event: &Event<'_>) {
+        self.0.on_event(event);
+        panic!("of the observer");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_changes_nothing_for_the_call() {
+    let script = Script::ready([Err(Verdict::transient()), Err(Verdict::transient()), Ok(3)]);
+    let panics = Panics::default();
+    let breaker = Arc::new(CircuitBreaker::builder().min_calls(1).open_for(ms(1)).build().unwrap());
+    let pipeline = Pipeline::builder("api")
+        .timeout(secs(9))
+        .retry(retry(9).retry_rejected())
+        .hedge(Hedge::builder().delay(HedgeDelay::on_failure()))
+        .bulkhead(Bulkhead::builder().limit(1))
+        .circuit_breaker(breaker.clone())
+        .classify_errors(as_it_says)
+        .observer(panics.clone())
+        .build()
+        .unwrap();
+    assert_eq!(pipeline.call(|| script.attempt()).await, Ok(3));
+    assert_eq!(outcome(&panics.0).0, CallOutcome::Success);
+    assert!(panics.0.count(|kind| matches!(kind, EventKind::Opened { .. } | EventKind::HalfOpened { .. })) > 1);
+    breaker.reset();
+    let isolation = breaker.isolate();
+    drop(isolation);
+    assert!(panics.0.count(|kind| matches!(kind, EventKind::Isolated { .. } | EventKind::Released { .. })) > 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_in_a_drop_does_not_abort() {
+    let panics = Panics::default();
+    let bulkhead = Arc::new(Bulkhead::builder().limit(1).queue(1).build().unwrap());
+    let pipeline = Pipeline::builder("api").bulkhead(bulkhead.clone()).observer(panics.clone()).build().unwrap();
+    {
+        let call = pipeline.call(pending::<Result<(), ()>>);
+        assert!(tokio::time::timeout(ms(5), call).await.is_err());
+    }
+    assert_eq!(outcome(&panics.0).0, CallOutcome::Cancelled);
+
+    // In a queue, and while something else unwinds through the call.
+    let held = bulkhead.try_acquire().unwrap();
+    let queued = tokio::time::timeout(ms(5), pipeline.call(|| async { Ok::<(), ()>(()) }));
+    assert!(queued.await.is_err());
+    drop(held);
+    panics.0.clear();
+    let unwinds = catch_unwind(AssertUnwindSafe(|| {
+        let mut call = Box::pin(pipeline.call(pending::<Result<(), ()>>));
+        let waker = futures::task::noop_waker();
+        assert!(call.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        panic!("of the caller");
+    }));
+    assert!(unwinds.is_err());
+    assert_eq!(outcome(&panics.0).0, CallOutcome::Cancelled, "the call itself did not panic");
+
+    panics.0.clear();
+    assert!(caught(pipeline.call(|| async { panic!("of the operation") as Result<(), ()> })).await.is_err());
+    assert_eq!(outcome(&panics.0).0, CallOutcome::Panicked);
+    assert_eq!(bulkhead.in_use(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn even_a_payload_that_panics_when_dropped_does_not_abort() {
+    let pipeline = Pipeline::builder("api").observer(Spiteful).build().unwrap();
+    let call = pipeline.call(pending::<Result<(), ()>>);
+    assert!(tokio::time::timeout(ms(5), call).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_several_observers_hears_everything_in_order_whatever_the_others_do() {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let numbered = |number: u32| {
+        let order = order.clone();
+        move |_: &Event<'_>| order.lock().unwrap().push(number)
+    };
+    let (first, last) = (Log::new(), Log::new());
+    let observers = Observers::new()
+        .with(first.clone())
+        .with(numbered(1))
+        .with(Panics::default())
+        .with(Observers::new().with(numbered(2)).with(Spiteful).with(last.clone()));
+    let pipeline = Pipeline::builder("api").retry(retry(2)).observer(observers).build().unwrap();
+    assert!(pipeline.call(|| async { Err::<(), _>(()) }).await.is_err());
+    assert_eq!(first.kinds(), last.kinds());
+    assert_eq!(finished(&first), finished(&last));
+    let order = order.lock().unwrap().clone();
+    assert_eq!(order, [1, 2].repeat(first.kinds().len()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_may_call_back_into_what_it_observes() {
+    let breaker = Arc::new(CircuitBreaker::builder().min_calls(1).build().unwrap());
+    let states = Arc::new(Mutex::new(Vec::new()));
+    let (seen, notes) = (breaker.clone(), states.clone());
+    let pipeline = Pipeline::builder("api")
+        .circuit_breaker(breaker.clone())
+        .observer(move |event: &Event<'_>| {
+            if let EventKind::Opened { .. } = event.kind {
+                notes.lock().unwrap().push(seen.state());
+                seen.reset();
+            }
+        })
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        assert_eq!(pipeline.call(|| async { Err::<(), _>("down") }).await, Err(Error::Operation("down")));
+    }
+    assert_eq!(states.lock().unwrap().len(), 3, "each failure found it closed again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_observer_given_is_the_one() {
+    let (first, last) = (Log::new(), Log::new());
+    let pipeline = Pipeline::builder("api").observer(first.clone()).observer(last.clone()).build().unwrap();
+    assert!(pipeline.call(|| async { Ok::<_, ()>(1) }).await.is_ok());
+    assert_eq!(first.kinds(), []);
+    assert_eq!(outcome(&last).0, CallOutcome::Success);
+}

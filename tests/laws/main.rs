@@ -1,0 +1,7 @@
+//! What holds for every policy: a table of rows, and laws that each row is held against.
+#![cfg(test)]
+
+mod drop_everywhere;
+mod one_law_for_all;
+mod polled;
+mod rows;
