@@ -154,7 +154,7 @@ impl Evidence {
             (None, None) => (Tally::default(), self.min_in_time),
         };
         let known = tally.calls > 0 && tally.calls >= min_calls;
-        let run = self.streak.as_ref().map_or(0, |(streak, ..)| streak.run(generation).length);
+        let run = self.streak.as_ref().map_or(0, |(streak, ..)| streak.length(generation));
         (tally, known, run)
     }
 

@@ -88,9 +88,13 @@ impl Phase {
 
     /// When the phase fails by expired leases alone, if it has by `now`: what taking them back one by one comes to.
     pub(super) fn failed_by_leases(&self, now: Moment) -> Option<Moment> {
+        self.fails_by_leases().filter(|last_straw| *last_straw <= now)
+    }
+
+    /// When the phase fails by expired leases alone, if enough probes are out for that.
+    pub(super) fn fails_by_leases(&self) -> Option<Moment> {
         let spare = usize::try_from(self.spare_failures()).unwrap_or(usize::MAX);
-        let last_straw = self.out.get(spare)?.end;
-        (last_straw <= now).then_some(last_straw)
+        Some(self.out.get(spare)?.end)
     }
 
     /// The moment before which no probe can be admitted: a lease must end first if the phase is full.

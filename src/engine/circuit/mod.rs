@@ -168,6 +168,13 @@ impl Circuit {
         }
     }
 
+    /// When time alone will make the state of `now` another one, if nothing happens before that and no probe is sent.
+    pub(crate) fn next_change(&self, now: Moment) -> Moment {
+        let mut none = Vec::new();
+        let locked = self.lock(&mut none);
+        locked.control.next_change(locked.word().mode(), &self.settings, now)
+    }
+
     /// All there is to see at `now`. Looking changes nothing: a lease that has run out shows in `state` and
     /// `open_until` at once, and in the numbers of probes when it is noticed (see [`settle`](Self::settle)).
     pub(crate) fn snapshot(&self, now: Moment) -> Snapshot {
@@ -327,8 +334,17 @@ impl Ticket<'_> {
 }
 
 impl Ticket<'_> {
+    /// The call ended without a result. The same as dropping the ticket, but leases are looked at first: a probe that is
+    /// given up after its lease has failed, whether or not somebody has noticed that.
+    #[inline]
+    pub(crate) fn abandon(self, now: impl FnOnce() -> Moment, changes: &mut Vec<Change>) {
+        if self.is_probe() && self.circuit.generation() == self.generation {
+            self.circuit.settle(now(), changes);
+        }
+    }
+
     #[cold]
-    fn abandon(&self, probe: NonZeroU64) {
+    fn give_back(&self, probe: NonZeroU64) {
         if self.circuit.generation() == self.generation {
             self.circuit.lock(&mut Vec::new()).abandon_probe(self.generation, probe);
         }
@@ -339,7 +355,7 @@ impl Drop for Ticket<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(probe) = self.probe {
-            self.abandon(probe);
+            self.give_back(probe);
         }
     }
 }

@@ -299,6 +299,9 @@ impl Model {
             End::Success { slow } => (false, slow, if slow { SLOW } else { "" }),
             End::Failure { slow } => (true, slow, "boom"),
             End::Abandoned => {
+                if probe.is_some() && self.era == era {
+                    self.settle(now);
+                }
                 if let (Mode::HalfOpen { probes, .. }, Some(id)) = (&mut self.mode, probe) {
                     probes.retain(|probe| probe.0 != id);
                 }
@@ -423,7 +426,7 @@ fn follow(settings: &Settings, steps: &[Step]) {
                     End::Success { slow } => ticket.success(slow, || moment, &mut changes),
                     End::Failure { slow } => ticket.failure(slow, "boom", || moment, &mut changes),
                     End::Abandoned => {
-                        drop(ticket);
+                        ticket.abandon(|| moment, &mut changes);
                         Recorded::Stale
                     }
                 };

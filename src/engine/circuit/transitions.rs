@@ -62,6 +62,15 @@ impl Control {
         let state = if now < until { State::Open { retry_after: until.since(now) } } else { State::HalfOpen };
         (state, Some(until))
     }
+
+    /// When time alone will make the state another one.
+    pub(super) fn next_change(&self, mode: Mode, settings: &Settings, now: Moment) -> Moment {
+        match self.view(mode, settings, now) {
+            (State::Open { .. }, Some(until)) => until,
+            (State::HalfOpen, _) => self.phase.fails_by_leases().filter(|end| *end > now).unwrap_or(Moment::NEVER),
+            _ => Moment::NEVER,
+        }
+    }
 }
 
 /// The circuit with its lock held, and where to note what changes.

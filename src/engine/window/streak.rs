@@ -9,7 +9,8 @@ use crate::engine::{
 /// The longest run that can be told apart; longer ones read as this.
 pub(crate) const MAX_CONSECUTIVE: u32 = (1 << COUNT_BITS) - 1;
 
-// One word, from the top: generation, length of the run, millisecond in which it began.
+// One word, from the top: generation, length of the run, millisecond in which it began. Of that only the lower bits are
+// kept: 8.7 years around, and time is not told as a distance from zero but from the present.
 const START_BITS: u32 = 38;
 const COUNT_BITS: u32 = 14;
 const START_MASK: u64 = (1 << START_BITS) - 1;
@@ -55,18 +56,18 @@ impl Streak {
 
     /// Makes the run longer by one.
     pub(crate) fn failure(&self, generation: u32, now: Moment) -> Result<Run, Stale> {
-        let millis = (now.nanos() / NANOS_PER_MILLI).min(START_MASK);
+        let millis = now.nanos() / NANOS_PER_MILLI;
         self.update(generation, |found| match length(found) {
-            0 => pack(generation, 1, millis),
+            0 => pack(generation, 1, millis & START_MASK),
             length => pack(generation, length.saturating_add(1), found & START_MASK),
         })
-        .map(run)
+        .map(|word| Run { length: length(word), start: start(word, millis) })
     }
 
-    /// The run of the generation as it is now; of length 0 in any other generation.
-    pub(crate) fn run(&self, generation: u32) -> Run {
+    /// The length of the generation's run as it is now; 0 in any other generation.
+    pub(crate) fn length(&self, generation: u32) -> u32 {
         let found = self.0.load(Ordering::Relaxed);
-        run(if belongs(found, generation) { found } else { 0 })
+        if belongs(found, generation) { length(found) } else { 0 }
     }
 
     fn update(&self, generation: u32, next: impl Fn(u64) -> u64) -> Result<u64, Stale> {
@@ -88,6 +89,10 @@ fn length(word: u64) -> u32 {
     low_half(word >> START_BITS) & COUNT_MASK
 }
 
-fn run(word: u64) -> Run {
-    Run { length: length(word), start: Moment::from_nanos((word & START_MASK).saturating_mul(NANOS_PER_MILLI)) }
+/// When the run began, seen from a millisecond that is not long after.
+fn start(word: u64, now: u64) -> Moment {
+    let ago = now.wrapping_sub(word) & START_MASK;
+    // More than half way around is a clock that was read before the run's first failure read its own.
+    let ago = if ago > START_MASK / 2 { 0 } else { ago };
+    Moment::from_nanos(now.saturating_sub(ago).saturating_mul(NANOS_PER_MILLI))
 }

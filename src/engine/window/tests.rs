@@ -25,7 +25,7 @@ fn a_result_of_an_earlier_generation_changes_no_window() {
         assert_eq!(streak.success(past), Err(Stale));
         assert_eq!(count.tally(generation).calls, 0);
         assert_eq!(time.tally(generation, NOW).calls, 0);
-        assert_eq!(streak.run(generation).length, 0);
+        assert_eq!(streak.length(generation), 0);
         assert_eq!(count.record(generation, FAILED).map(|t| t.failures), Ok(1));
         let summed = time.record(generation, FAILED, NOW).unwrap().unwrap();
         assert_eq!((summed.calls, summed.failures), (1, 1));
@@ -97,9 +97,22 @@ fn a_streak_stays_at_its_longest_and_keeps_its_start() {
     for _ in 0..MAX_CONSECUTIVE + 10 {
         streak.failure(1, NOW).unwrap();
     }
-    let run = streak.failure(1, Moment::NEVER).unwrap();
+    let run = streak.failure(1, NOW.after(Duration::from_secs(86_400))).unwrap();
     assert_eq!(run.length, MAX_CONSECUTIVE);
     assert_eq!(run.start, Moment::from_nanos(123_000_000));
     assert_eq!(streak.success(1), Ok(()));
-    assert_eq!(streak.run(1).length, 0);
+    assert_eq!(streak.length(1), 0);
+}
+
+#[test]
+fn the_start_of_a_streak_is_exact_however_far_from_zero_it_lies() {
+    for start in [0, 1 << 38, (1 << 38) - 1, 4_611_686_018_427, 18_000_000_000_000] {
+        let start = Moment::from_nanos(start * 1_000_000);
+        let streak = Streak::new();
+        streak.begin(1);
+        streak.failure(1, start).unwrap();
+        let earlier = Moment::from_nanos(start.nanos().saturating_sub(5_000_000));
+        assert_eq!(streak.failure(1, earlier).map(|run| run.start), Ok(earlier));
+        assert_eq!(streak.failure(1, start.after(Duration::from_millis(1_500))).map(|run| run.start), Ok(start));
+    }
 }

@@ -24,8 +24,8 @@ use crate::{
 const DEFAULT_WINDOW: Duration = Duration::from_secs(30);
 /// The longest break of a breaker that was given none, unless its first one is longer.
 const DEFAULT_MAX_OPEN: Duration = Duration::from_secs(60);
-/// The lease of a probe while nothing is known of what is inside.
-const DEFAULT_LEASE: Duration = Duration::from_secs(60);
+/// The lease of a probe where nothing limits what is inside, or nothing is known of it.
+pub(super) const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 /// The share of slow calls that opens a circuit which watches them.
 const DEFAULT_SLOW_RATE: f64 = 0.8;
 

@@ -42,8 +42,9 @@ impl CircuitBreaker {
         self.shared.tell(&changes);
         match admission {
             Ok(ticket) => {
+                self.shared.sent(&ticket);
                 let started = self.shared.slow_call.map(|_| clock::now());
-                Ok(Ticket { breaker: self, admission: ticket, started })
+                Ok(Ticket { breaker: self, admission: Some(ticket), started })
             }
             Err(refusal) => Err(self.rejection(refusal)),
         }
@@ -77,7 +78,8 @@ impl CircuitBreaker {
 #[must_use = "a ticket that is dropped records nothing"]
 pub struct Ticket<'a> {
     breaker: &'a CircuitBreaker,
-    admission: circuit::Ticket<'a>,
+    /// None once the result is recorded.
+    admission: Option<circuit::Ticket<'a>>,
     /// When the call began; only kept if slow calls are watched.
     started: Option<Moment>,
 }
@@ -86,7 +88,7 @@ impl Ticket<'_> {
     /// Whether the call is a probe of a half-open circuit.
     #[must_use]
     pub fn is_probe(&self) -> bool {
-        self.admission.is_probe()
+        self.admission.as_ref().is_some_and(circuit::Ticket::is_probe)
     }
 
     /// The call succeeded. It counts as slow if that is watched and it took long enough since its admission.
@@ -113,15 +115,26 @@ impl Ticket<'_> {
         }
     }
 
-    fn end(self, record: impl FnOnce(circuit::Ticket<'_>, bool, &mut Vec<circuit::Change>) -> Recorded) -> Recorded {
-        let Self { breaker, admission, started } = self;
-        let shared = &breaker.shared;
-        let elapsed = started.map(|started| clock::now().since(started));
+    fn end(
+        mut self,
+        record: impl FnOnce(circuit::Ticket<'_>, bool, &mut Vec<circuit::Change>) -> Recorded,
+    ) -> Recorded {
+        let shared = &self.breaker.shared;
+        let elapsed = self.started.map(|started| clock::now().since(started));
         let slow = elapsed.zip(shared.slow_call).is_some_and(|(elapsed, slow_call)| elapsed >= slow_call);
         let mut changes = Vec::new();
-        let recorded = record(admission, slow, &mut changes);
+        let recorded = self.admission.take().map(|ticket| record(ticket, slow, &mut changes));
         shared.tell(&changes);
-        recorded
+        recorded.unwrap_or(Recorded::Stale)
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.admission.take() else { return };
+        let mut changes = Vec::new();
+        ticket.abandon(clock::now, &mut changes);
+        self.breaker.shared.tell(&changes);
     }
 }
 
@@ -184,10 +197,7 @@ impl StateChanges {
                     self.seen = state;
                     return state;
                 }
-                let until = match state {
-                    CircuitState::Open { retry_after } => now.after(retry_after),
-                    _ => Moment::NEVER,
-                };
+                let until = self.shared.circuit.next_change(now);
                 // Woken or out of time: either way the state is read again. The sender lives in `shared`.
                 let _woken = Timed::new(until, self.wake.changed()).await;
             }

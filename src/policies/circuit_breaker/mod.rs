@@ -22,7 +22,7 @@ use crate::{
     call::standalone_guard,
     clock::{self, instant_of},
     engine::{
-        circuit::{Change, Circuit, Snapshot, State},
+        circuit::{self, Change, Circuit, Snapshot, State},
         moment::nanos,
     },
     event::{EventKind, Listeners, PolicyId},
@@ -203,6 +203,14 @@ impl Shared {
     /// Tells of changes that no call caused.
     fn tell(&self, changes: &[Change]) {
         self.announce(changes, |event| self.listeners.tell(&self.id, &event));
+    }
+
+    /// A probe changes no state, but its lease is a moment at which time alone may change it.
+    #[inline]
+    fn sent(&self, ticket: &circuit::Ticket<'_>) {
+        if ticket.is_probe() {
+            self.changed.send_replace(());
+        }
     }
 
     #[inline]

@@ -9,12 +9,12 @@ use std::{
 
 use pin_project::pin_project;
 
-use super::CircuitBreaker;
+use super::{CircuitBreaker, builder::DEFAULT_LEASE};
 use crate::{
     clock,
     context::Context,
     engine::{
-        circuit::{Change, Recorded, Refusal, Ticket},
+        circuit::{Change, Refusal, Ticket},
         moment::Moment,
     },
     error::{Reason, Rejection},
@@ -110,6 +110,7 @@ impl<'p, 'c> Admitted<'p, 'c> {
         let ticket = admission?;
         if ticket.is_probe() {
             self.cx = cx.as_probe();
+            shared.sent(&ticket);
         }
         if shared.slow_call.is_some() {
             cx.watch_starts();
@@ -132,13 +133,14 @@ impl<'p, 'c> Admitted<'p, 'c> {
                 let slow = self.is_slow(|| cx.moment());
                 self.record(|changes| ticket.failure(slow, outcome.label(), || cx.moment(), changes));
             }
-            _says_nothing => drop(ticket),
+            _says_nothing => self.record(|changes| ticket.abandon(|| cx.moment(), changes)),
         }
     }
 
     #[inline(always)]
-    fn record(&self, record: impl FnOnce(&mut Vec<Change>) -> Recorded) {
+    fn record<R>(&self, record: impl FnOnce(&mut Vec<Change>) -> R) {
         let mut changes = Vec::new();
+        // A stale result changes nothing; its caller has it all the same.
         record(&mut changes);
         let shared = &self.breaker.shared;
         shared.announce(&changes, |event| self.cx.emit(&shared.id, || event));
@@ -160,22 +162,19 @@ impl<'p> Admitted<'p, '_> {
     /// Dropped before it completed: by a timeout, by its caller, or because it panicked.
     #[cold]
     fn abandon(&self, ticket: Ticket<'p>) {
-        if !self.has_reached_operation() {
-            return;
-        }
-        if self.polling && self.cx.state().operation_panicked() {
-            self.record(|changes| ticket.failure(false, "panic", clock::now, changes));
-            return;
-        }
         let now = clock::now();
         let deadline = self.cx.deadline_moment();
-        if now >= deadline {
-            // Much later than at the deadline means that this process stood still.
-            if now.since(deadline) <= STALL {
-                self.record(|changes| ticket.failure(self.is_slow(|| now), "timeout", || now, changes));
-            }
-        } else if self.is_slow(|| now) {
+        if !self.has_reached_operation() {
+            self.record(|changes| ticket.abandon(|| now, changes));
+        } else if self.polling && self.cx.state().operation_panicked() {
+            self.record(|changes| ticket.failure(false, "panic", || now, changes));
+        } else if now >= deadline && now.since(deadline) <= STALL {
+            self.record(|changes| ticket.failure(self.is_slow(|| now), "timeout", || now, changes));
+        } else if now < deadline && self.is_slow(|| now) {
             self.record(|changes| ticket.success(true, || now, changes));
+        } else {
+            // Much later than at the deadline means that this process stood still.
+            self.record(|changes| ticket.abandon(|| now, changes));
         }
     }
 }
@@ -204,9 +203,8 @@ impl Describe for CircuitBreaker {
         let shared = &self.shared;
         shared.listeners.add(site.telemetry);
         if shared.lease.is_none() {
-            if let Some(inside) = site.longest_inside() {
-                shared.lengthen_lease(inside.saturating_mul(2).max(SHORTEST_LEASE));
-            }
+            let twice = |inside: Duration| inside.saturating_mul(2).max(SHORTEST_LEASE);
+            shared.lengthen_lease(site.longest_inside().map_or(DEFAULT_LEASE, twice));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    build::{more_than_zero, share},
+    build::more_than_zero,
     engine::{
         moment::{Moment, nanos},
         quantile::Latencies,
@@ -254,8 +254,6 @@ impl Quantile {
             let accepted = format!("at least the floor, {:?}", self.floor);
             return Err(ConfigError::new("ceiling", format_args!("{ceiling:?}"), accepted));
         }
-        share("quantile", self.share)?;
-        more_than_zero("window", self.window)?;
         self.starting.map_or(Ok(()), |starting| more_than_zero("starting", starting))?;
         Ok(Latencies::new(self.share, self.min_samples, self.window)?)
     }

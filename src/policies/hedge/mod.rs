@@ -54,7 +54,7 @@ use delay::Delay;
 /// | an attempt ends with | what happens |
 /// |---|---|
 /// | `Success`, `Failure`, `Ignored` | it wins; the others are dropped before the call returns |
-/// | `Transient`, `Unreached` | the next hedge begins at once; with a hint, not before it |
+/// | `Transient`, `Unreached` | the next hedge begins at once; with a hint, not before it, and of several hints not before the latest |
 /// | `Throttled` | no further hedge begins |
 /// | `Rejected`, of a hedge | it is out of the race, its token goes back to the budget |
 /// | `Rejected`, of the primary | no hedge begins; it is the outcome, unless a hedge that runs already wins |

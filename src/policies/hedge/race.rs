@@ -42,7 +42,12 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
                     }
                 }
                 if let Some(hedges) = &mut hedges {
-                    while let Poll::Ready(Some((index, outcome))) = FuturesUnordered::poll_next_unpin(hedges, task) {
+                    // The first that wins has won, even if others end in the same poll.
+                    while race.winner.is_none() {
+                        let Poll::Ready(Some((index, outcome))) = FuturesUnordered::poll_next_unpin(hedges, task)
+                        else {
+                            break;
+                        };
                         race.hedges_run = race.hedges_run.saturating_sub(1);
                         race.end(index, outcome);
                     }
@@ -62,9 +67,9 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
                     if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(task).is_pending()) {
                         return Poll::Pending;
                     }
-                    if race.stalled(due) {
-                        continue;
-                    }
+                }
+                if race.stalled(due) {
+                    continue;
                 }
                 if let Some((index, token)) = race.start(trigger) {
                     hedges.get_or_insert_with(FuturesUnordered::new).push(self.attempt(op, cx, index, token));
@@ -195,7 +200,8 @@ impl<'a, T, E> Race<'a, T, E> {
             }
             VerdictKind::Transient | VerdictKind::Unreached => {
                 let hint = outcome.verdict().hint().unwrap_or_default();
-                self.failure_due = Some(self.cx.moment().after(hint));
+                // A hint stands even if another attempt fails without one.
+                self.failure_due = self.failure_due.max(Some(self.cx.moment().after(hint)));
             }
         }
         self.hint = self.hint.max(outcome.verdict().hint());

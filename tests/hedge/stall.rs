@@ -1,0 +1,58 @@
+//! A process that stood still is no reason for a hedge.
+
+use std::time::Duration;
+
+use tokio::time::{advance, sleep};
+use withstand::HedgeSuppression;
+
+use crate::{
+    stage::{HANG, Stage, answers, every, gives, hedged, suppressed},
+    support::{Log, ms},
+};
+
+/// The clock jumps while nothing is polled.
+async fn stalls(after: u64, time: Duration) {
+    sleep(ms(after)).await;
+    advance(time).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_process_starts_no_hedge_and_the_delay_begins_anew() {
+    let log = Log::new();
+    let stage = Stage::new([answers(1000), HANG]);
+    let pipeline = hedged(every(20, 1), &log);
+    let (answer, ()) = tokio::join!(pipeline.call(|| stage.next()), stalls(5, ms(500)));
+    assert_eq!(answer, Ok(0));
+    assert_eq!(stage.starts(), [(0, 0), (1, 525)]);
+    assert_eq!(suppressed(&log), [HedgeSuppression::Stalled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_came_while_the_process_stood_still_wins() {
+    let log = Log::new();
+    let stage = Stage::new([answers(100), HANG]);
+    let pipeline = hedged(every(20, 1), &log);
+    let (answer, ()) = tokio::join!(pipeline.call(|| stage.next()), stalls(5, ms(500)));
+    assert_eq!(answer, Ok(0));
+    assert_eq!(stage.starts(), [(0, 0)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_little_late_is_late_and_no_stall() {
+    for late in [1, 100] {
+        let stage = Stage::new([answers(1000), HANG]);
+        let pipeline = hedged(every(20, 1), &Log::new());
+        let (answer, ()) = tokio::join!(pipeline.call(|| stage.next()), stalls(5, ms(15 + late)));
+        assert_eq!(answer, Ok(0));
+        assert_eq!(stage.starts(), [(0, 0), (1, 20 + late)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hedge_that_a_failure_asked_for_begins_after_the_stall() {
+    let stage = Stage::new([gives(5, withstand::Verdict::transient().retry_after(ms(50))), answers(5)]);
+    let pipeline = hedged(every(20, 1), &Log::new());
+    let (answer, ()) = tokio::join!(pipeline.call(|| stage.next()), stalls(10, ms(500)));
+    assert_eq!(answer, Ok(1));
+    assert_eq!(stage.starts(), [(0, 0), (1, 510)]);
+}
