@@ -1,6 +1,6 @@
 //! The budget for extra load, as its users see it.
 
-use std::{num::NonZeroU32, sync::Arc};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use crate::{
     context::{Context, Frame},
@@ -56,9 +56,18 @@ use crate::{
 ///
 /// The success-funded kind, as in gRPC's retry throttling (proposal A6) and the AWS SDKs' standard retry mode; not the
 /// share-of-requests kind of Finagle and linkerd, which goes on repeating for as long as an outage lasts.
-#[derive(Debug)]
 pub struct RetryBudget {
     engine: Budget,
+}
+
+impl fmt::Debug for RetryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryBudget")
+            .field("balance", &self.balance())
+            .field("cap", &self.cap())
+            .field("ratio", &self.ratio())
+            .finish_non_exhaustive()
+    }
 }
 
 impl RetryBudget {
@@ -140,6 +149,7 @@ pub(crate) struct Token<'a> {
 
 impl<'a> Token<'a> {
     /// The repeat is over: the token stays spent if the dependency has had it, and goes back if not.
+    #[expect(clippy::mem_forget, reason = "dropping it gives the token back")]
     pub(crate) fn settle(self, reached: bool) {
         if reached {
             std::mem::forget(self);

@@ -6,6 +6,12 @@ use crate::{error::ConfigError, name::Name};
 
 /// What a [`PipelineBuilder`](crate::PipelineBuilder) takes for a policy `P`: its builder, the policy itself, or an
 /// [`Arc`] of one that is shared with other pipelines.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not make a layer of `{P}`",
+    label = "expected the builder of `{P}`, a built one, or an `Arc` of one",
+    note = "give the builder as it is, without `.build()`: the pipeline's `build()` builds all its layers",
+    note = "a timeout takes a `std::time::Duration` as well"
+)]
 pub trait IntoLayer<P> {
     /// The layer that it becomes.
     type Layer;

@@ -38,10 +38,10 @@ where
     T: Send,
     E: Send,
 {
+    let root = Frame::root(telemetry, Moment::NEVER, Duration::ZERO);
     async move {
         let state = CallState::new(&CallOptions::new());
-        let root = Frame::root(telemetry, Moment::NEVER, Duration::ZERO);
-        let report = CallReport::begin(&state, &root);
+        let mut report = CallReport::begin(&state, &root);
         let attempts = policy.run(&operation, Context::new(&state, &root));
         let outcome = EachPoll { state: &state, inner: attempts }.await;
         report.finish(&outcome);
@@ -69,7 +69,7 @@ where
         let (deadline, left) = deadline_of(&options, &state.reading);
         let root = Frame::root(telemetry, deadline, left);
         let cx = Context::new(&state, &root);
-        let report = CallReport::begin(&state, &root);
+        let mut report = CallReport::begin(&state, &root);
         let outcome = if cx.is_late() {
             Outcome::refused_as_late(cx, None)
         } else {
@@ -135,7 +135,7 @@ impl<'a> CallReport<'a> {
     }
 
     #[inline(always)]
-    fn finish<T, E>(mut self, outcome: &Outcome<T, E>) {
+    fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
         if self.started != Moment::NEVER {
             let started = std::mem::replace(&mut self.started, Moment::NEVER);
             let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);

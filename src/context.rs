@@ -331,12 +331,15 @@ impl<'a> Frame<'a> {
         Phase::from_code(self.phase.load(Relaxed))
     }
 
-    pub(crate) fn timed_out(&self) -> TimedOut {
+    /// What is told once the nearest deadline has passed: on behalf of the outermost frame that has it, which counts all
+    /// attempts within it.
+    pub(crate) fn timed_out(&'a self) -> TimedOut {
+        let owner = self.around().take_while(|frame| frame.deadline == self.deadline).last().unwrap_or(self);
         TimedOut {
-            limit: Duration::from_nanos(self.limit_nanos),
-            scope: self.scope,
+            limit: Duration::from_nanos(owner.limit_nanos),
+            scope: owner.scope,
             phase: self.phase(),
-            attempts: self.attempts_started(),
+            attempts: owner.attempts_started(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a call can end with when it does not succeed, and what a builder says of nonsense.
 
-use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, convert::Infallible, error::Error as StdError, fmt, time::Duration};
 
 use crate::{engine::refused::Refused, name::Name, outcome::Hint};
 
@@ -13,7 +13,7 @@ use crate::{engine::refused::Refused, name::Name, outcome::Hint};
 ///     match error {
 ///         Error::Operation(_) => 502,                  // the dependency's own error, untouched
 ///         Error::Timeout(timed_out) => {
-///             eprintln!("{timed_out}");                // limit, scope, phase, attempts made
+///             eprintln!("{timed_out}");                // limit, scope, phase
 ///             504
 ///         }
 ///         Error::Rejected(rejection) => {              // never reached the dependency
@@ -26,6 +26,8 @@ use crate::{engine::refused::Refused, name::Name, outcome::Hint};
 /// ```
 ///
 /// `{}` prints one line without the source, as error reporters expect; `{:#}` prints the operation's error too.
+///
+/// It is a [`std::error::Error`] if `E` is one. [`split`](Self::split) turns it into an error of your own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error<E> {
@@ -98,6 +100,47 @@ impl<E> Error<E> {
         self.rejection().and_then(Rejection::retry_after)
     }
 
+    /// The operation's own error, or else what the pipeline says in its place, which then needs no `E`.
+    ///
+    /// It folds this type into one of yours, or into one that is no [`std::error::Error`] itself (`anyhow::Error`,
+    /// `Box<dyn Error>`) and from which `?` therefore cannot take it:
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use withstand::Error;
+    ///
+    /// #[derive(Debug)]
+    /// enum ApiError {
+    ///     Status(u16),
+    ///     /// Timed out or rejected: there is no answer.
+    ///     Unavailable(Error<Infallible>),
+    /// }
+    ///
+    /// // `Ok(users.call(|| client.get(id)).await?)` in a function that gives `Result<User, ApiError>`.
+    /// impl From<Error<ApiError>> for ApiError {
+    ///     fn from(error: Error<ApiError>) -> Self {
+    ///         error.split().unwrap_or_else(Self::Unavailable)
+    ///     }
+    /// }
+    ///
+    /// type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    /// fn boxed(error: Error<Boxed>) -> Boxed {
+    ///     error.split().unwrap_or_else(Boxed::from) // the same with `anyhow::Error::from`
+    /// }
+    /// assert_eq!(boxed(Error::Operation("no route".into())).to_string(), "no route");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A timeout or a rejection.
+    pub fn split(self) -> Result<E, Error<Infallible>> {
+        match self {
+            Self::Operation(error) => Ok(error),
+            Self::Timeout(timed_out) => Err(Error::Timeout(timed_out)),
+            Self::Rejected(rejection) => Err(Error::Rejected(rejection)),
+        }
+    }
+
     /// The same error with the operation's own error mapped.
     pub fn map<F>(self, op: impl FnOnce(E) -> F) -> Error<F> {
         match self {
@@ -142,7 +185,7 @@ impl<E> From<Rejection> for Error<E> {
 
 /// A timeout or a deadline that ended a call: which, and what the call was doing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("timed out: the {scope} limit of {limit:?} passed during {phase} ({attempts} made)", attempts = Attempts(*attempts))]
+#[error("timed out: the {scope} limit of {limit:?} passed during {phase}{}", Made(*scope, *attempts))]
 pub struct TimedOut {
     pub(crate) limit: Duration,
     pub(crate) scope: Scope,
@@ -150,14 +193,16 @@ pub struct TimedOut {
     pub(crate) attempts: u32,
 }
 
-struct Attempts(u32);
+struct Made(Scope, u32);
 
-impl fmt::Display for Attempts {
+impl fmt::Display for Made {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("no attempt"),
-            1 => f.write_str("1 attempt"),
-            n => write!(f, "{n} attempts"),
+        match self {
+            // What one attempt's own limit has seen is one attempt, however many there were before.
+            Self(Scope::Attempt, _) => Ok(()),
+            Self(_, 0) => f.write_str(" (no attempt made)"),
+            Self(_, 1) => f.write_str(" (1 attempt made)"),
+            Self(_, n) => write!(f, " ({n} attempts made)"),
         }
     }
 }
@@ -181,7 +226,8 @@ impl TimedOut {
         self.phase
     }
 
-    /// How many attempts had reached the operation within this limit.
+    /// How many attempts had reached the operation within this limit: for that of the whole call or of the caller's
+    /// deadline all that were made, for that of one attempt at most the one that it ended, whichever it was.
     #[must_use]
     pub const fn attempts(&self) -> u32 {
         self.attempts
@@ -404,10 +450,12 @@ impl fmt::Display for Reason {
 ///     "pipeline `users-api`, policy `circuit_breaker`: failure_rate is NaN; accepted: more than 0 and at most 1",
 /// );
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// `{:?}`, which `unwrap()`, `expect(..)` and a `main` that returns it print, says the same.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError(Box<Nonsense>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Nonsense {
     pipeline: Option<Name>,
     policy: Option<Name>,
@@ -472,6 +520,12 @@ impl ConfigError {
 impl From<Refused> for ConfigError {
     fn from(refused: Refused) -> Self {
         Self::new(refused.field, refused.value, refused.accepted)
+    }
+}
+
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ConfigError({self})")
     }
 }
 

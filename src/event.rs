@@ -90,9 +90,12 @@ impl fmt::Debug for Observers {
 }
 
 /// An observer that panics must not take the call with it, least of all out of a `Drop`, where that would abort.
+#[expect(
+    clippy::mem_forget,
+    reason = "a payload's own Drop may panic as well; leaking it is the only safe way to be rid of it"
+)]
 fn tell(observer: &dyn Observer, event: &Event<'_>) {
     let _panicked = catch_unwind(AssertUnwindSafe(|| observer.on_event(event))).map_err(|payload| {
-        // The payload's own Drop may panic as well; leaking it is the only safe way to be rid of it.
         std::mem::forget(payload);
     });
 }
@@ -242,6 +245,38 @@ impl<'a> Event<'a> {
             (None, None) => "call",
         }
     }
+
+    /// The level that fits a log: at [`Level::Info`] and above a call that succeeds says nothing.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        self.kind.level()
+    }
+}
+
+/// How much an event matters, from what every call does to what somebody should look at.
+///
+/// ```
+/// use withstand::{Event, Level, Pipeline};
+///
+/// let users = Pipeline::builder("users-api").observer(|event: &Event<'_>| {
+///     if event.level() >= Level::Info {
+///         eprintln!("{event}");
+///     }
+/// });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Level {
+    /// The beginning of each call and each attempt.
+    Trace,
+    /// The end of each call and each attempt, waits in queues, hedges that did not begin.
+    Debug,
+    /// A change of state for the better, and hedges.
+    Info,
+    /// Retries, rejections, timeouts, fallbacks, empty budgets.
+    Warn,
+    /// A circuit that opens, and a process that stands still.
+    Error,
 }
 
 /// One line for a log: `users-api/retry: Retried { next_attempt: 2, delay: 31ms, .. }`.
@@ -262,7 +297,7 @@ impl fmt::Display for Event<'_> {
 
 /// What happened, in the past tense.
 ///
-/// The level in brackets is the one that fits a log.
+/// The level in brackets is the one that fits a log: [`level`](Self::level).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum EventKind {
@@ -498,8 +533,40 @@ pub enum EventKind {
         /// The limit now.
         new: usize,
     },
-    /// Something that a user's own policy reports.
+    /// Something that a user's own policy reports (info).
     Custom(&'static str),
+}
+
+impl EventKind {
+    /// The level that fits a log.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match self {
+            Self::CallStarted { .. } | Self::AttemptStarted { .. } => Level::Trace,
+            Self::CallFinished { .. }
+            | Self::AttemptFinished { .. }
+            | Self::HedgeSuppressed { .. }
+            | Self::Waited { .. } => Level::Debug,
+            Self::Hedged { .. }
+            | Self::HalfOpened { .. }
+            | Self::ProbeFinished { .. }
+            | Self::Closed { .. }
+            | Self::BudgetRefilled { .. }
+            | Self::LimitChanged { .. }
+            | Self::Custom(_) => Level::Info,
+            Self::Opened { reopenings: 0, .. } | Self::RuntimeStalled { .. } => Level::Error,
+            Self::Retried { .. }
+            | Self::RetryStopped { .. }
+            | Self::TimedOut { .. }
+            | Self::Rejected { .. }
+            | Self::Opened { .. }
+            | Self::ProbeExpired { .. }
+            | Self::Isolated { .. }
+            | Self::Released { .. }
+            | Self::BudgetEmptied { .. }
+            | Self::FellBack { .. } => Level::Warn,
+        }
+    }
 }
 
 /// How a public call ended.

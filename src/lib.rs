@@ -78,6 +78,34 @@
 //! It limits no rates, sheds no load, caches nothing, balances over no hosts and shares no state between processes. It
 //! spawns no tasks, and it makes `Send` futures only.
 #![forbid(unsafe_code)]
+// Stricter than elsewhere: this code runs inside other people's services, which it must neither bring down nor surprise.
+#![cfg_attr(
+    not(test),
+    warn(
+        // Nothing that a user configures or does makes it panic, and no number loses a part of itself unseen.
+        clippy::arithmetic_side_effects,
+        clippy::as_conversions,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unimplemented,
+        clippy::unreachable,
+        clippy::unwrap_used,
+        // What is not dropped is not dropped on purpose; what goes wrong is not thrown away.
+        clippy::mem_forget,
+        clippy::unused_result_ok,
+        // Futures go to any thread, and are small.
+        clippy::future_not_send,
+        clippy::large_futures,
+        // Room to grow without breaking anyone.
+        clippy::exhaustive_enums,
+        clippy::exhaustive_structs,
+        // Nothing is said but through the observer.
+        clippy::print_stderr,
+        clippy::print_stdout,
+    )
+)]
 
 #[macro_use]
 mod layers;
@@ -108,8 +136,8 @@ pub use engine::backoff::{Backoff, BackoffStep, Jitter};
 pub use engine::circuit::Recorded;
 pub use error::{ConfigError, Error, Phase, Reason, Rejection, Scope, TimedOut};
 pub use event::{
-    AttemptEnd, CallOutcome, ClosedBy, Event, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, Kind, Observer,
-    Observers, PolicyId, RetryStop, Trigger, WaitEnd,
+    AttemptEnd, CallOutcome, ClosedBy, Event, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, Kind, Level,
+    Observer, Observers, PolicyId, RetryStop, Trigger, WaitEnd,
 };
 pub use explain::{Plan, Warning, WarningKind};
 pub use layer::LayerInfo;

@@ -110,11 +110,12 @@ impl Verdict {
         Self::Rejected { retry_after: None }
     }
 
-    /// The same verdict with a hint. [`Success`](Self::Success), [`Failure`](Self::Failure) and
-    /// [`Ignored`](Self::Ignored) carry none and stay as they are: nothing repeats them.
+    /// The same verdict with a hint, or with none: a [`Duration`], or an [`Option`] of one as a `Retry-After` header
+    /// gives it. [`Success`](Self::Success), [`Failure`](Self::Failure) and [`Ignored`](Self::Ignored) carry none and
+    /// stay as they are: nothing repeats them.
     #[must_use]
-    pub const fn retry_after(self, after: Duration) -> Self {
-        self.with_hint(Some(after))
+    pub fn retry_after(self, after: impl Into<Option<Duration>>) -> Self {
+        self.with_hint(after.into())
     }
 
     pub(crate) const fn with_hint(self, retry_after: Option<Duration>) -> Self {
@@ -277,6 +278,11 @@ impl From<Verdict> for Classification {
 /// ```
 ///
 /// A panic in a classifier unwinds to the caller and is never held against the dependency.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not classify a `Result<{T}, {E}>`",
+    note = "a classifier of your own: `impl Classify<{T}, {E}> for ..`, or `impl<T> Classify<T, {E}>` for whatever is `Ok`",
+    note = "in generic code add the bound `C: Classify<T, E>`, and `P: Policy<T, E>` for the layers"
+)]
 pub trait Classify<T, E>: Send + Sync {
     /// The verdict and its label.
     fn classify(&self, result: Result<&T, &E>) -> Classification;

@@ -37,6 +37,11 @@ pub trait Operation<T: Send, E: Send>: Copy + Send + Sync {
 ///
 /// Layers are run outside in: what an outer one hands inward as its operation is the inner one. Cancellation is
 /// dropping: any of the futures may be dropped at any await point, so whatever is held is held by a guard.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no policy for a `Result<{T}, {E}>`",
+    note = "a fallback or a `BoxPolicy` among the layers must be for the same types as the operation",
+    note = "in generic code add the bound `P: Policy<T, E>`, and `C: Classify<T, E>` for the classifier"
+)]
 pub trait Policy<T: Send, E: Send>: Describe + Send + Sync {
     /// Runs the operation under this policy. Dropping the future cancels what is under way.
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send;

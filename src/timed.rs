@@ -62,16 +62,24 @@ impl<F: Future> Future for Timed<F> {
         if *this.stalled {
             return Poll::Ready(Err(Late::after(*this.at)));
         }
-        if this.timer.is_none() {
+        let is_new = this.timer.is_none();
+        if is_new {
             match instant_of(*this.at) {
                 Some(at) => this.timer.set(Some(sleep_until(at))),
                 None => return Poll::Pending,
             }
         }
-        if !this.timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
+        let is_ready = this.timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
+        // An operation that never runs out of work uses up tokio's cooperative budget in each poll, and with none left a
+        // timer is never ready. From the second poll on the clock has the last word.
+        if !is_ready && is_new {
             return Poll::Pending;
         }
-        let late = Late::after(*this.at);
+        let now = clock::now();
+        if !is_ready && now < *this.at {
+            return Poll::Pending;
+        }
+        let late = Late(now.since(*this.at));
         if late.is_stall() {
             *this.stalled = true;
             cx.waker().wake_by_ref();

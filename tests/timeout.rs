@@ -145,6 +145,10 @@ async fn of_equal_deadlines_the_outer_one_is_reported() {
     let timeout = Timeout::new(ms(100)).unwrap();
     let at = timed_out(timeout.call_with(options, |_| pending::<Result<u32, Verdict>>()).await);
     assert_eq!(at.scope(), Scope::Deadline, "the caller's own is the outermost");
+    let holds = Pipeline::builder("api").timeout(ms(100)).layer(Hold(ms(100))).build().unwrap();
+    let options = CallOptions::new().deadline(Instant::now() + ms(100));
+    let at = timed_out(holds.call_with(options, |_| async { Ok::<_, ()>(1) }).await);
+    assert_eq!(at.scope(), Scope::Deadline, "whoever sees the time pass first");
 }
 
 #[tokio::test(start_paused = true)]
@@ -190,6 +194,26 @@ async fn what_would_begin_at_the_deadline_is_not_called() {
     let script = Script::always(Ok(0));
     let at = timed_out(pipeline.call(|| script.attempt()).await);
     assert_eq!((script.attempts(), at.attempts()), (0, 0));
+}
+
+/// Repeats whatever comes.
+struct Twice;
+
+impl Describe for Twice {}
+
+impl<T: Send, E: Send> Policy<T, E> for Twice {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let _first = op.attempt(cx.with_attempt(1)).await;
+        op.attempt(cx.with_attempt(2)).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_attempts_within_the_limit_are_counted_whoever_sees_the_time_pass() {
+    let inner = Timeout::builder(ms(60)).name("inner").build().unwrap();
+    let twice = Pipeline::builder("api").timeout(ms(100)).layer(Twice).layer(inner).layer(Hold(ms(50)));
+    let at = timed_out(twice.build().unwrap().call(|| async { Err::<(), _>(()) }).await);
+    assert_eq!((at.scope(), at.limit(), at.attempts()), (Scope::Total, ms(100), 1));
 }
 
 #[tokio::test(start_paused = true)]

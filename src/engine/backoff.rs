@@ -51,7 +51,7 @@ use super::{
 /// |---|---|---|---|
 /// | kind and base | exponential, 50 ms | any duration | the base of AWS's retry mode of 2026 |
 /// | [`factor`](Self::factor) | 2 | finite, at least 1; exponential only | slower growth repeats too early, faster growth reaches the cap at once |
-/// | [`cap`](Self::cap) | 1 s, or the base if that is longer; none for `custom` | at least the base | a longer wait seldom fits the timeout of the whole call |
+/// | [`cap`](Self::cap) | 1 s, or 20 times the base if that is longer; none for `custom` | at least the base | a longer wait seldom fits the timeout of the whole call |
 /// | [`jitter`](Self::jitter) | [`Jitter::Full`]; [`Jitter::None`] for `custom` | not with `decorrelated` | the fewest calls under contention |
 ///
 /// Values that are not accepted are refused when the policy or the pipeline is built.
@@ -138,6 +138,8 @@ impl BackoffStep {
 const DEFAULT_BASE: Duration = Duration::from_millis(50);
 const DEFAULT_FACTOR: f64 = 2.0;
 const DEFAULT_CAP: Duration = Duration::from_secs(1);
+/// As many bases as the default cap is of the default base: a longer base grows as far, and does not stand still.
+const GROWTH_BEFORE_CAP: u32 = 20;
 
 impl Default for Backoff {
     /// Exponential from 50 ms, doubling, up to 1 s, with full jitter.
@@ -202,7 +204,7 @@ impl Backoff {
         self
     }
 
-    /// The longest delay; 1 s by default, or the base where that is longer.
+    /// The longest delay; 1 s by default, or 20 times the base where that is longer.
     pub fn cap(mut self, cap: Duration) -> Self {
         self.cap = Some(cap);
         self
@@ -350,8 +352,8 @@ impl Backoff {
     }
 
     fn effective_cap(&self) -> Duration {
-        // A default must not refuse or shorten what was asked for.
-        let default = || self.base().map_or(Duration::MAX, |b| b.max(DEFAULT_CAP));
+        // A default must not refuse or shorten what was asked for, nor take its growth from it.
+        let default = || self.base().map_or(Duration::MAX, |b| b.saturating_mul(GROWTH_BEFORE_CAP).max(DEFAULT_CAP));
         self.cap.unwrap_or_else(default)
     }
 
@@ -531,7 +533,7 @@ mod tests {
 
     #[test]
     fn the_default_cap_never_shortens_what_was_asked_for() {
-        assert_eq!(plain(Backoff::exponential(secs(5))), [secs(5), secs(5), secs(5)]);
+        assert_eq!(plain(Backoff::exponential(secs(5))), [secs(5), secs(10), secs(20)]);
         assert_eq!(plain(Backoff::constant(secs(5))), [secs(5)]);
         assert_eq!(Backoff::linear(secs(5)).validate(), Ok(()));
     }
@@ -646,7 +648,7 @@ mod tests {
         // 50 + 100 + .. + 950, then 1000 for ever: cap and base divide, and where they do not.
         assert_eq!(longest(Backoff::linear(ms(50)), 20), ms(10_500));
         assert_eq!(longest(Backoff::linear(ms(50)), 22), ms(12_500));
-        assert_eq!(longest(Backoff::linear(ms(300)), 5), ms(300 + 600 + 900 + 2000));
+        assert_eq!(longest(Backoff::linear(ms(300)).cap(secs(1)), 5), ms(300 + 600 + 900 + 2000));
         assert_eq!(longest(Backoff::default(), 7), ms(50 + 100 + 200 + 400 + 800 + 2000));
         assert_eq!(longest(Backoff::decorrelated(ms(50)), 4), ms(150 + 450 + 2000));
         assert_eq!(longest(Backoff::constant(ms(50)), 4), ms(200));

@@ -68,7 +68,7 @@ impl Latencies {
     pub(super) fn on_grid(grid: Grid, quantile: f64, min_samples: u32, window: Duration) -> Result<Self, Refused> {
         let refuse = |field, value, accepted| Err(Refused { field, value, accepted });
         if !(quantile > 0.0 && quantile < 1.0) {
-            let accepted = "a number between 0 and 1, without the two";
+            let accepted = "more than 0 and less than 1";
             return refuse("quantile", quantile.to_string(), accepted);
         }
         if min_samples == 0 {

@@ -519,14 +519,17 @@ impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         async move {
-            let _permit = match self.try_permit() {
-                Some(permit) => permit,
-                None if cx.hedge() > 0 => return Refusal::Full.outcome(self, cx),
-                None => match self.wait(Some(cx)).await {
-                    Ok(permit) => permit,
+            // One place for the permit, whichever way it comes: a `match` over the first try would keep room for two.
+            let mut permit = self.try_permit();
+            if permit.is_none() {
+                if cx.hedge() > 0 {
+                    return Refusal::Full.outcome(self, cx);
+                }
+                match self.wait(Some(cx)).await {
+                    Ok(waited_for) => _ = permit.insert(waited_for),
                     Err(refusal) => return refusal.outcome(self, cx),
-                },
-            };
+                }
+            }
             op.attempt(cx).await
         }
     }

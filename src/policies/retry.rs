@@ -271,12 +271,18 @@ impl IntoLayer<Retry> for RetryBuilder {
     }
 }
 
+/// The clients that were given the same hint come back over this time.
+#[expect(clippy::arithmetic_side_effects, reason = "ten is not zero")]
+fn spread(hint: Duration) -> Duration {
+    hint / 10
+}
+
 impl Describe for Retry {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
         let role = Role::Retry {
             attempts: self.max_attempts,
             waits: self.backoff.longest(self.max_attempts.saturating_sub(1)),
-            longest_hint: self.max_hint.saturating_add(self.max_hint / 10),
+            longest_hint: self.max_hint.saturating_add(spread(self.max_hint)),
             max_elapsed: self.max_elapsed,
             budget: self.budget.as_ref().map(|budget| budget.info()),
             repeats_spent: self.repeat_spent,
@@ -448,7 +454,7 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
         let computed =
             retry.backoff.delay(self.attempts, self.delay.get(), hint, &retry.rng).ok_or(RetryStop::Backoff)?;
         let obeyed = hint.unwrap_or_default().min(retry.max_hint);
-        let delay = computed.max(obeyed).saturating_add(retry.rng.range(Duration::ZERO, obeyed / 10));
+        let delay = computed.max(obeyed).saturating_add(retry.rng.range(Duration::ZERO, spread(obeyed)));
         let now = cx.moment();
         let next = now.after(delay);
         let deadline = cx.deadline_moment();

@@ -7,8 +7,8 @@ use std::{
 };
 
 use withstand::{
-    Bulkhead, CallOutcome, CircuitBreaker, Error, Event, EventKind, Hedge, HedgeDelay, Observer, Observers, Pipeline,
-    Verdict,
+    Bulkhead, CallOutcome, CircuitBreaker, Error, Event, EventKind, Hedge, HedgeDelay, Level, Observer, Observers,
+    Pipeline, Verdict,
 };
 
 use super::{Spiteful, finished, outcome, retry};
@@ -137,4 +137,23 @@ async fn the_last_observer_given_is_the_one() {
     assert!(pipeline.call(|| async { Ok::<_, ()>(1) }).await.is_ok());
     assert_eq!(first.kinds(), []);
     assert_eq!(outcome(&last).0, CallOutcome::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_succeeds_says_nothing_at_the_level_of_a_log() {
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let log = said.clone();
+    let users = Pipeline::builder("users-api")
+        .retry(retry(3))
+        .observer(move |event: &Event<'_>| {
+            if event.level() >= Level::Info {
+                log.lock().unwrap().push(event.to_string());
+            }
+        })
+        .build()
+        .unwrap();
+    users.call(|| async { Ok::<_, String>(()) }).await.unwrap();
+    assert!(said.lock().unwrap().is_empty());
+    users.call(|| async { Err::<(), _>("no".to_owned()) }).await.unwrap_err();
+    assert_eq!(said.lock().unwrap().len(), 3, "two retries and the end of them");
 }

@@ -65,3 +65,9 @@ fn no_line_is_long() {
     }
     assert!(plan.to_string().contains("lines a b"));
 }
+
+#[test]
+fn a_break_that_does_not_grow_has_one_length() {
+    let steady = plan![circuit_breaker(CircuitBreaker::builder().growth(1.0).jitter(0.1))].to_string();
+    assert!(steady.contains("open_for 5s, jitter 0.1,"), "{steady}");
+}

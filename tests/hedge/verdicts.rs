@@ -8,7 +8,7 @@ use crate::{
     support::{Log, ms},
 };
 
-const fn transient_in(takes: u64, hint: u64) -> Part {
+fn transient_in(takes: u64, hint: u64) -> Part {
     gives(takes, Verdict::transient().retry_after(ms(hint)))
 }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -160,9 +160,12 @@ async fn a_hint_is_not_carried_over_into_the_growth_of_a_decorrelated_backoff() 
 
 #[tokio::test(start_paused = true)]
 async fn endless_zero_delays_leave_room_for_everything_else() {
-    let done = AtomicBool::new(false);
+    let (done, attempts) = (AtomicBool::new(false), AtomicU32::new(0));
     let retry = plain(u32::MAX, Duration::ZERO).build().unwrap();
-    let call = retry.call(|| async { if done.load(Relaxed) { Ok(()) } else { Err("not yet") } });
+    let call = retry.call(|| async {
+        assert!(attempts.fetch_add(1, Relaxed) < 10_000, "nothing else gets a turn");
+        if done.load(Relaxed) { Ok(()) } else { Err("not yet") }
+    });
     let mut others = tokio::task::JoinSet::new();
     others.spawn(tokio::task::yield_now());
     let other = async {
@@ -178,7 +181,10 @@ async fn endless_zero_delays_still_end_with_the_deadline() {
     let script = Script::always(Err(Verdict::transient()));
     let deadline = Instant::now() + ms(50);
     let retry = plain(u32::MAX, Duration::ZERO).min_time_left(ms(0)).build().unwrap();
-    let call = retry.call_with(CallOptions::new().deadline(deadline), |_| script.attempt());
+    let call = retry.call_with(CallOptions::new().deadline(deadline), |_| {
+        assert!(script.attempts() < 10_000, "nothing else gets a turn");
+        script.attempt()
+    });
     // The clock of the test stands still for as long as a task is ready: another one moves it on.
     let clock = async {
         for _ in 0..50 {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::future::join;
+use tokio::task::JoinSet;
 use withstand::{
     Bulkhead, CircuitBreaker, EventKind, Hedge, HedgeDelay, Pipeline, Retry, RetryBudget, RetryBudgetBuilder,
     RetryStop, Verdict,
@@ -184,6 +185,21 @@ async fn pipelines_to_the_same_dependency_share_what_it_can_bear() {
     let (read, write) = join(reads.call(|| script.attempt()), writes.call(|| script.attempt())).await;
     assert!(read.is_err() && write.is_err());
     assert_eq!(script.attempts(), 2 + 3);
+    holds(&budget, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn calls_on_several_threads_spend_exactly_what_there_is() {
+    let budget = shared(RetryBudget::builder().ratio(0.0).initial(100));
+    let retry = Arc::new(plain(50, ms(0)).budget(budget.clone()).build().unwrap());
+    let script = Arc::new(Script::always(DOWN));
+    let mut calls = JoinSet::new();
+    for _ in 0..200 {
+        let (retry, script) = (retry.clone(), script.clone());
+        calls.spawn(async move { retry.call(|| script.attempt()).await.is_err() });
+    }
+    assert!(calls.join_all().await.into_iter().all(|failed| failed));
+    assert_eq!(script.attempts(), 200 + 100);
     holds(&budget, 0.0);
 }
 

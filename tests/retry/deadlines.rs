@@ -1,11 +1,12 @@
 //! What time allows: deadlines, `min_time_left`, `max_elapsed`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures::future::join;
 use tokio::time::Instant;
 use withstand::{
-    Bulkhead, CallOptions, Error, EventKind, Phase, Pipeline, RetryBudget, RetryStop, Scope, TimedOut, Timeout, Verdict,
+    Bulkhead, CallOptions, Context, Describe, Error, EventKind, Operation, Outcome, Phase, Pipeline, Policy,
+    RetryBudget, RetryStop, Scope, TimedOut, Timeout, Verdict,
 };
 
 use super::{pipeline, plain, stops};
@@ -223,4 +224,32 @@ async fn an_attempt_that_times_out_in_a_queue_is_a_rejection_and_repeated_only_i
         assert_eq!(log.count(|kind| matches!(kind, EventKind::Waited { .. })), waits);
         assert_eq!(TimedOut::limit(error.timed_out().unwrap()), ms(50));
     }
+}
+
+/// Holds every attempt back for a while.
+struct Hold(Duration);
+
+impl Describe for Hold {}
+
+impl<T: Send, E: Send> Policy<T, E> for Hold {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        tokio::time::sleep(self.0).await;
+        op.attempt(cx).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_between_two_attempts_is_backoff_and_its_repeat_is_not_paid_for() {
+    // The retry does not sleep towards a deadline, but what is inside it may.
+    let budget = Arc::new(RetryBudget::builder().initial(5).build().unwrap());
+    let pipeline = Pipeline::builder("api")
+        .timeout(ms(100))
+        .retry(plain(3, ms(20)).budget(budget.clone()))
+        .layer(Hold(ms(50)))
+        .build()
+        .unwrap();
+    let error = pipeline.call(|| async { Err::<(), _>(()) }).await.unwrap_err();
+    let at = error.timed_out().map(|at| (at.scope(), at.phase(), at.attempts()));
+    assert_eq!(at, Some((Scope::Total, Phase::Backoff, 1)));
+    assert!((budget.balance() - 5.0).abs() < 1e-9);
 }

@@ -326,7 +326,12 @@ fn shown(settings: &Settings, slow_call: Option<Duration>) -> Vec<(&'static str,
     if let (Some(slow_call), Some(rate)) = (slow_call, settings.slow_rate) {
         shown.push(("slow_call", format!("{slow_call:?} at {rate}")));
     }
-    shown.push(("open_for", format!("{:?} to {:?}", settings.open_for, settings.max_open)));
+    let grows = settings.growth > 1.0 && settings.max_open > settings.open_for;
+    let longest = if grows { format!(" to {:?}", settings.max_open) } else { String::new() };
+    shown.push(("open_for", format!("{:?}{longest}", settings.open_for)));
+    if settings.jitter > 0.0 {
+        shown.push(("jitter", settings.jitter.to_string()));
+    }
     shown.push(("probes", format!("{}, close_after {}", settings.probes, settings.close_after)));
     shown
 }

@@ -31,7 +31,7 @@ impl<T: Send, E: Send> Policy<T, E> for CircuitBreaker {
         let mut admitted = Admitted::not_yet(self, cx);
         async move {
             if let Err(refusal) = admitted.admit() {
-                return self.refuse(refusal, admitted.cx);
+                return admitted.breaker.refuse(refusal, admitted.cx);
             }
             Watched { inner: op.attempt(admitted.cx), admitted: &mut admitted }.await
         }

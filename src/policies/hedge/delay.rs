@@ -234,6 +234,7 @@ impl Delay {
     }
 
     /// What is inside takes so long at most: half of it is the longest wait that makes sense.
+    #[expect(clippy::arithmetic_side_effects, reason = "two is not zero")]
     pub(super) fn lower_ceiling(&self, inside: Duration) {
         self.ceiling_inside.fetch_min(nanos(inside / 2), Relaxed);
     }

@@ -31,16 +31,17 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
         let mut timer = pin!(None::<Sleep>);
         let mut race = Race::new(self, cx);
         let mut outcome = poll_fn(|task| {
-            loop {
-                if race.first_runs {
-                    if let Poll::Ready(outcome) = first.as_mut().poll(task) {
-                        first_sample.finish(&outcome);
-                        race.first_runs = false;
-                        race.end(cx.hedge(), outcome);
-                    } else if first_frame.attempts_started() > 0 {
-                        race.first_reached_operation();
-                    }
+            // Once in each turn of the task: an attempt that gives up its turn must not get it back at once.
+            if race.first_runs {
+                if let Poll::Ready(outcome) = first.as_mut().poll(task) {
+                    first_sample.finish(&outcome);
+                    race.first_runs = false;
+                    race.end(cx.hedge(), outcome);
+                } else if first_frame.attempts_started() > 0 {
+                    race.first_reached_operation();
                 }
+            }
+            loop {
                 if let Some(hedges) = &mut hedges {
                     // The first that wins has won, even if others end in the same poll.
                     while race.winner.is_none() {
@@ -68,8 +69,10 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
                         return Poll::Pending;
                     }
                 }
-                if race.stalled(due) {
-                    continue;
+                // A timer was set for that moment: nobody comes this much later but after a stall.
+                if trigger != HedgeTrigger::Parallel && race.stalled(due) {
+                    task.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 if let Some((index, token)) = race.start(trigger) {
                     hedges.get_or_insert_with(FuturesUnordered::new).push(self.attempt(op, cx, index, token));
