@@ -73,7 +73,7 @@ impl fmt::Debug for RetryBudget {
 impl RetryBudget {
     /// Starts from the defaults.
     pub const fn builder() -> RetryBudgetBuilder {
-        RetryBudgetBuilder { ratio: 0.2, initial: 10, cap: 100 }
+        RetryBudgetBuilder { ratio: 0.2, initial: None, cap: 100 }
     }
 
     /// The tokens in it now.
@@ -197,7 +197,7 @@ impl Drop for SpentToken<'_, '_> {
 #[must_use = "a builder does nothing until it is built"]
 pub struct RetryBudgetBuilder {
     ratio: f64,
-    initial: u32,
+    initial: Option<u32>,
     cap: u32,
 }
 
@@ -208,9 +208,9 @@ impl RetryBudgetBuilder {
         self
     }
 
-    /// The tokens at first: at most the cap. Default: 10.
+    /// The tokens at first: at most the cap. Default: 10, or the cap if that is less.
     pub const fn initial(mut self, tokens: u32) -> Self {
-        self.initial = tokens;
+        self.initial = Some(tokens);
         self
     }
 
@@ -226,7 +226,7 @@ impl RetryBudgetBuilder {
     ///
     /// If the ratio is not a number from 0 to 1, or `initial` is more than the cap.
     pub fn build(self) -> Result<RetryBudget, ConfigError> {
-        Ok(RetryBudget { engine: Budget::new(self.ratio, self.initial, self.cap)? })
+        Ok(RetryBudget { engine: Budget::new(self.ratio, self.initial.unwrap_or(10.min(self.cap)), self.cap)? })
     }
 }
 

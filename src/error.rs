@@ -324,6 +324,9 @@ impl fmt::Display for Phase {
 }
 
 /// A refusal: which policy, why, and when to come back.
+///
+/// Policies that are given no name go by their kind, the same in all pipelines: log the pipeline's
+/// [`name`](crate::Pipeline::name) beside the error, or name the policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejection {
     policy: Name,

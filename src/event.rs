@@ -17,7 +17,8 @@ use crate::{
 
 /// Hears what happens in a pipeline: the one hook for telemetry.
 ///
-/// Any `Fn(&Event)` is an observer. It is called in the middle of a call, so it should be quick and must not block. A
+/// Any `Fn(&Event)` is an observer; a closure names the type of its argument, as below, or rustc calls it "not general
+/// enough". It is called in the middle of a call, so it should be quick and must not block. A
 /// panic in it is caught and changes nothing for the call. With no observer an event costs one branch.
 ///
 /// ```
@@ -436,7 +437,7 @@ pub enum EventKind {
         open_for: Duration,
         /// How often it has opened again since it was last closed.
         reopenings: u32,
-        /// The label of the failure that opened it.
+        /// The label of the failure that opened it; empty if a success did, by filling the window up to `min_calls`.
         label: &'static str,
     },
     /// A circuit became half-open: the break is over and a first probe was admitted (info).

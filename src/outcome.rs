@@ -22,6 +22,23 @@ use crate::{
 /// | [`Ignored`](Verdict::Ignored) | says nothing about the dependency: the caller's own mistake before sending, a fallback's substitute | no | wins | neither | no | no |
 /// | [`Rejected`](Verdict::Rejected) | refused in this process; the dependency was not called | only if asked | removes itself | neither | yes | yes |
 ///
+/// # HTTP and gRPC
+///
+/// A place to start; your API may mean something else.
+///
+/// | answer | verdict | since |
+/// |---|---|---|
+/// | 2xx, 3xx; `OK` | `Success` | |
+/// | 400, 401, 403, 404, 409, 422; `INVALID_ARGUMENT`, `NOT_FOUND`, `PERMISSION_DENIED` | `Success` | the service works; as a `Failure` one client that sends nonsense would open the circuit for all |
+/// | 408, 425, 500, 502, 503, 504; `UNAVAILABLE`, `DEADLINE_EXCEEDED` | `Transient` | |
+/// | 429; `RESOURCE_EXHAUSTED` | `Throttled`, with `Retry-After` | |
+/// | 501, 505; `UNIMPLEMENTED`, `INTERNAL`, `UNKNOWN`, `DATA_LOSS`, `ABORTED` | `Failure` | it will fail again |
+/// | no connection: refused, DNS, TLS handshake | `Unreached` | |
+/// | a connection that breaks later, a body that ends too early | `Transient` | it may have been carried out |
+/// | a request that could not be built | `Ignored` | nothing was sent |
+///
+/// # Hints
+///
 /// Four of them carry a hint, `retry_after`: how long the dependency, or the policy that refused, asks to be left alone.
 ///
 /// ```

@@ -70,6 +70,55 @@ use crate::{
 ///
 /// # In a struct, in a static, in another pipeline
 ///
+/// ```
+/// # mod reqwest { #[derive(Clone)] pub struct Client; }
+/// use std::sync::{Arc, LazyLock};
+/// use withstand::{Classification, Classify, ClassifyErrors, ConfigError, Error, Pipeline, StandardLayers, Verdict};
+///
+/// # pub struct User;
+/// # #[derive(Debug)] pub enum ApiError { Connect, Status(u16) }
+/// struct UsersApi;
+/// impl<T> Classify<T, ApiError> for UsersApi {
+///     fn classify(&self, result: Result<&T, &ApiError>) -> Classification {
+///         match result {
+///             Ok(_) | Err(ApiError::Status(..500)) => Verdict::success().into(),
+///             Err(ApiError::Status(_)) => Verdict::transient().label("http_5xx"),
+///             Err(ApiError::Connect) => Verdict::unreached().label("connect"),
+///         }
+///     }
+/// }
+///
+/// // A struct is shared in an `Arc`: axum's `State<Arc<Users>>`, `tokio::spawn(async move { users.get("7").await })`.
+/// pub struct Users {
+///     client: reqwest::Client,
+///     pipeline: Pipeline<StandardLayers, UsersApi>,
+/// }
+///
+/// impl Users {
+///     pub fn new(client: reqwest::Client) -> Result<Self, ConfigError> {
+///         Ok(Self { client, pipeline: Pipeline::standard("users-api").classifier(UsersApi).build()? })
+///     }
+///
+///     pub async fn get(&self, id: &str) -> Result<User, Error<ApiError>> {
+///         self.pipeline.call(|| self.fetch(id)).await
+///     }
+///
+///     async fn fetch(&self, id: &str) -> Result<User, ApiError> {
+///         // one request: self.client.get(..).send().await ..
+/// #       Ok(User)
+///     }
+/// }
+///
+/// // A function pointer can be named where a closure cannot.
+/// fn verdict(error: &ApiError) -> Verdict {
+///     if matches!(error, ApiError::Connect) { Verdict::unreached() } else { Verdict::transient() }
+/// }
+/// static PRICES: LazyLock<Pipeline<StandardLayers, ClassifyErrors<fn(&ApiError) -> Verdict>>> = LazyLock::new(|| {
+///     let verdict: fn(&ApiError) -> Verdict = verdict;
+///     Pipeline::standard("prices").classify_errors(verdict).build().expect("settings that make sense")
+/// });
+/// ```
+///
 /// [`layers!`](crate::layers) names the type for a field. A pipeline is shared by reference or in an [`Arc`]; it is
 /// `Send` and `Sync`. As a [`layer`](PipelineBuilder::layer) of another it keeps its name in events; verdicts and the
 /// classifier are those of the pipeline that is called. `inner.outcome(..)` inside `outer.forward(..)` keeps both
@@ -125,6 +174,25 @@ impl Pipeline<PassThrough> {
     ///         ApiError::NotFound => Verdict::success(),
     ///     })
     ///     .build()?;
+    /// # Ok::<(), withstand::ConfigError>(())
+    /// ```
+    ///
+    /// To change a number, to watch its circuit breaker or to hold it open by hand, write it out:
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use withstand::{Bulkhead, CircuitBreaker, Pipeline, Retry};
+    ///
+    /// let breaker = Arc::new(CircuitBreaker::builder().slow_call(Duration::from_millis(800)).jitter(0.1).build()?);
+    /// let users = Pipeline::builder("users-api")
+    ///     .timeout(Duration::from_secs(4))
+    ///     .retry(Retry::builder())
+    ///     .bulkhead(Bulkhead::builder().limit(100))
+    ///     .circuit_breaker(breaker.clone()) // its type in `layers![..]` is `Arc<CircuitBreaker>`
+    ///     .timeout(Duration::from_secs(1))
+    ///     .build()?;
+    /// assert_eq!(users.explain().to_string(), Pipeline::standard("users-api").build()?.explain().to_string());
+    /// println!("{}", breaker.state()); // for a health check
     /// # Ok::<(), withstand::ConfigError>(())
     /// ```
     pub fn standard(name: impl Into<Name>) -> PipelineBuilder<impl BuildLayers<Around<PassThrough> = StandardLayers>> {

@@ -233,7 +233,7 @@ impl<P: SingleAttempt> SingleAttempt for Option<P> {}
 ///
 /// ```
 /// use std::time::Duration;
-/// use withstand::{BoxPolicy, Retry, Timeout};
+/// use withstand::{BoxPolicy, Pipeline, Retry, Timeout, layers};
 ///
 /// let patient = true;
 /// let policy: BoxPolicy<String, std::io::Error> = if patient {
@@ -241,7 +241,8 @@ impl<P: SingleAttempt> SingleAttempt for Option<P> {}
 /// } else {
 ///     BoxPolicy::new(Timeout::new(Duration::from_secs(1))?)
 /// };
-/// # let _ = policy;
+/// // A pipeline of one layer gives it a name, a classifier and `call`.
+/// let users: Pipeline<layers![BoxPolicy<String, std::io::Error>]> = Pipeline::builder("users-api").layer(policy).build()?;
 /// # Ok::<(), withstand::ConfigError>(())
 /// ```
 pub struct BoxPolicy<T, E>(Box<dyn ErasedPolicy<T, E>>);

@@ -31,6 +31,8 @@ const SERVICE: RGBColor = RGBColor(47, 111, 178);
 const FALLBACK: RGBColor = RGBColor(240, 173, 48);
 const FAILED: RGBColor = RGBColor(200, 49, 64);
 const CLOSED: RGBColor = RGBColor(134, 190, 154);
+const OPEN: RGBColor = RGBColor(74, 80, 92);
+const HALF_OPEN: RGBColor = RGBColor(86, 170, 190);
 
 /// The answers from the bottom of a bar to its top, their colours and their names.
 const ANSWERS: [(Answer, RGBColor, &str); 3] = [
@@ -136,14 +138,14 @@ fn circuit(root: &Canvas<'_>, left: i32, run: &Run) -> Done {
         write(root, (COLUMNS[0] - 62, 790), "state of the circuit", text(15, INK))?;
         return write(root, (left + WIDTH / 2, 819), "no circuit breaker", centred(FAINT));
     }
-    legend(root, (left, 790), &[(CLOSED, "closed"), (FAILED, "open"), (FALLBACK, "half-open")])?;
+    legend(root, (left, 790), &[(CLOSED, "closed"), (OPEN, "open"), (HALF_OPEN, "half-open")])?;
     let changes = || [(Duration::ZERO, Circuit::Closed)].into_iter().chain(run.circuit.iter().copied());
     let ends = changes().skip(1).map(|(at, _)| at).chain([script::LENGTH]);
     for ((from, state), until) in changes().zip(ends) {
         let colour = match state {
             Circuit::Closed => CLOSED,
-            Circuit::Open => FAILED,
-            Circuit::HalfOpen => FALLBACK,
+            Circuit::Open => OPEN,
+            Circuit::HalfOpen => HALF_OPEN,
         };
         root.draw(&Rectangle::new([(x(from)?, 806), (x(until)?, 832)], colour.filled()))?;
     }

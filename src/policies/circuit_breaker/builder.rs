@@ -97,7 +97,8 @@ impl CircuitBreakerBuilder {
     }
 
     /// Opens after so many failures in a row: 1 to 16 383. For low traffic, where a rate has nothing to count.
-    /// Default: off.
+    /// Default: off. They are spread over [`consecutive_span`](Self::consecutive_span): by itself, five failures within
+    /// a millisecond, as in a test, open nothing.
     pub const fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive = Some(failures);
         self
@@ -167,7 +168,8 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// So many successful probes close the circuit: 1 to `probes`. Default: all of them.
+    /// So many successful probes close the circuit: 1 to `probes`. Default: all of them, so that the first one that fails
+    /// opens it again. What resilience4j does with five probes and a threshold of a half is `probes(5).close_after(3)`.
     pub const fn close_after(mut self, successes: u32) -> Self {
         self.close_after = Some(successes);
         self

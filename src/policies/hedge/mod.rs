@@ -74,6 +74,10 @@ use delay::Delay;
 /// | [`delay`](HedgeBuilder::delay) | see [`HedgeDelay`] | the 95th percentile, 5 ms at least, half the attempt timeout at most | costs at most 5 % load |
 /// | [`budget`](HedgeBuilder::budget) | see [`RetryBudget`] | one of its own: 0.1, 1, 10 | without one, hedging collapses by itself at 60 % load |
 ///
+/// A process that has just begun can hedge once, then once for ten successes: where a hedge that you wait for does not
+/// come, in a test above all, `HedgeSuppressed` says why, and [`without_budget`](HedgeBuilder::without_budget) or a
+/// larger [`initial`](crate::RetryBudgetBuilder::initial) lets it.
+///
 /// # Cancellation
 ///
 /// A call that is dropped drops all its attempts. None runs on after the call has returned.
