@@ -60,8 +60,8 @@ use crate::{
 /// |---|---|---|
 /// | [`call`](Self::call) | a closure that makes a future for each attempt | the result |
 /// | [`call_with`](Self::call_with) | the same, told about each attempt, and [`CallOptions`] | the result |
-/// | [`outcome`](Self::outcome) | as `call` | the result with its verdict |
-/// | [`forward`](Self::forward) | a closure that makes a future of an [`Outcome`] | the result |
+/// | [`outcome`](Self::outcome), [`outcome_with`](Self::outcome_with) | as `call`, `call_with` | the result with its verdict |
+/// | [`forward`](Self::forward), [`forward_with`](Self::forward_with) | a closure that makes a future of an [`Outcome`] | the result |
 /// | [`guard`](Self::guard) | one future; only where no layer repeats | the result |
 ///
 /// The closure is called through a shared reference, by several attempts at once where there is a hedge: it is `Fn`, and
@@ -291,6 +291,24 @@ impl<P, C> Pipeline<P, C> {
         call::drive(&self.telemetry, &self.policy, classified, |outcome| outcome)
     }
 
+    /// The same as [`call_with`](Self::call_with), with the verdict about it.
+    pub fn outcome_with<T, E, F, Fut>(
+        &self,
+        options: CallOptions,
+        operation: F,
+    ) -> impl Future<Output = Outcome<T, E>> + Send
+    where
+        P: Policy<T, E>,
+        C: Classify<T, E>,
+        F: Fn(Attempt) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: Send,
+    {
+        let classified = Classified { make: operation, classifier: &self.classifier };
+        call::drive_with(&self.telemetry, options, &self.policy, classified, |outcome| outcome)
+    }
+
     /// Calls an operation that brings its own outcome: what another pipeline's [`outcome`](Self::outcome) gives. Verdict
     /// and marks are kept, and the error stays flat.
     ///
@@ -322,6 +340,30 @@ impl<P, C> Pipeline<P, C> {
     {
         let forwarded = Forwarded { make: move |_| operation() };
         call::drive(&self.telemetry, &self.policy, forwarded, call::result)
+    }
+
+    /// The same as [`forward`](Self::forward) with options for this call, and a closure that is told about each attempt.
+    /// The options are not the inner call's: give it [`outcome_with`](Self::outcome_with) its own, such as the deadline
+    /// of the [`Attempt`].
+    ///
+    /// # Errors
+    ///
+    /// The operation's own error, a timeout, or a rejection.
+    pub fn forward_with<T, E, F, Fut>(
+        &self,
+        options: CallOptions,
+        operation: F,
+    ) -> impl Future<Output = Result<T, Error<E>>> + Send
+    where
+        P: Policy<T, E>,
+        F: Fn(Attempt) -> Fut + Send + Sync,
+        Fut: Future<Output = Outcome<T, E>> + Send,
+        C: Sync,
+        T: Send,
+        E: Send,
+    {
+        let forwarded = Forwarded { make: operation };
+        call::drive_with(&self.telemetry, options, &self.policy, forwarded, call::result)
     }
 
     /// Runs a single future through the layers, of which none may repeat it: with a [`Retry`] or a [`Hedge`] among them

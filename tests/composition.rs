@@ -15,8 +15,8 @@ use support::{Log, Script, as_it_says, ms, secs};
 use tokio::time::{Instant, sleep};
 use withstand::{
     Backoff, BoxPolicy, Bulkhead, CallOptions, CallOutcome, CircuitBreaker, CircuitState, Context, Describe, Error,
-    EventKind, Fallback, Hedge, HedgeDelay, Operation, Outcome, Pipeline, Policy, PolicyId, Priority, Reason,
-    Rejection, Retry, RetryBuilder, SingleAttempt, Stack, Timeout, Verdict,
+    EventKind, Fallback, Hedge, HedgeDelay, Idempotency, Operation, Outcome, Pipeline, Policy, PolicyId, Priority,
+    Reason, Rejection, Retry, RetryBuilder, SingleAttempt, Stack, Timeout, Verdict,
 };
 
 fn retry(attempts: u32) -> RetryBuilder {
@@ -396,4 +396,24 @@ async fn the_standard_pipeline_rides_out_an_outage_and_recovers() {
         assert_eq!(pipeline.call(|| up.attempt()).await, Ok(1));
     }
     assert_eq!(log.count(|kind| matches!(kind, EventKind::Closed { .. })), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_reach_a_forwarded_call_and_what_it_passes_on() {
+    let inner = Pipeline::builder("inner").retry(retry(3)).build().unwrap();
+    let outer = Pipeline::builder("outer").retry(retry(3)).build().unwrap();
+    let unsafe_call = CallOptions::new().idempotency(Idempotency::Unsafe).deadline(Instant::now() + secs(1));
+    let attempts = AtomicU32::new(0);
+    let answer: Result<(), Error<String>> = outer
+        .forward_with(unsafe_call, |attempt| {
+            let inner_call = CallOptions::new().idempotency(Idempotency::Unsafe).deadline(attempt.deadline().unwrap());
+            inner.outcome_with(inner_call, |attempt| {
+                attempts.fetch_add(1, Relaxed);
+                assert_eq!(attempt.remaining(), Some(secs(1)));
+                async { Err("reset".to_owned()) }
+            })
+        })
+        .await;
+    assert!(answer.is_err());
+    assert_eq!(attempts.into_inner(), 1, "what may have been carried out is not repeated at either level");
 }

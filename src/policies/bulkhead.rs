@@ -466,7 +466,7 @@ impl BulkheadBuilder {
                 Err(ConfigError::new("max_wait", "0s", "more than 0s; leave out the queue for no wait"))
             }
             Some(wait) if self.queue == 0 => {
-                let value = format_args!("{wait:?} without a queue");
+                let value = format!("{wait:?} without a queue");
                 Err(ConfigError::new("max_wait", value, "a wait together with queue(n)"))
             }
             Some(wait) => Ok((limit, wait)),

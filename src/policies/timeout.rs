@@ -144,7 +144,7 @@ impl IntoLayer<Timeout> for TimeoutBuilder {
     fn into_layer(self, default_name: Name) -> Result<Timeout, ConfigError> {
         let id = PolicyId::new(Kind::Timeout, self.name, default_name)?;
         if self.limit.is_zero() || self.limit > FOREVER {
-            let value = format_args!("{:?}", self.limit);
+            let value = format!("{:?}", self.limit);
             let accepted = "more than 0s and at most 30 years; leave the layer out for no timeout";
             return Err(ConfigError::new("limit", value, accepted).in_policy(&id.name));
         }

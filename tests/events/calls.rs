@@ -131,9 +131,14 @@ async fn every_way_to_call_reports_one_call() {
     reported_once(&log);
     assert!(single.outcome(op).await.result.is_ok());
     reported_once(&log);
+    assert!(single.outcome_with(CallOptions::new(), |_| op()).await.result.is_ok());
+    reported_once(&log);
     let outer_log = Log::new();
     let outer = Pipeline::builder("outer").observer(outer_log.clone()).build().unwrap();
     assert!(outer.forward(|| single.outcome(op)).await.is_ok());
+    reported_once(&log);
+    reported_once(&outer_log);
+    assert!(outer.forward_with(CallOptions::new(), |_| single.outcome(op)).await.is_ok());
     reported_once(&log);
     reported_once(&outer_log);
 }

@@ -236,11 +236,11 @@ impl CircuitBreakerBuilder {
     /// What would silently do nothing.
     fn check_unused(&self) -> Result<(), ConfigError> {
         if let (Some(rate), None) = (self.slow_rate, self.slow_call) {
-            let value = format_args!("{rate} without slow_call");
+            let value = format!("{rate} without slow_call");
             return Err(ConfigError::new("slow_rate", value, "a rate together with slow_call(duration)"));
         }
         if let (Some(span), None) = (self.consecutive_span, self.consecutive) {
-            let value = format_args!("{span:?} without consecutive_failures");
+            let value = format!("{span:?} without consecutive_failures");
             return Err(ConfigError::new("consecutive_span", value, "a span together with consecutive_failures(n)"));
         }
         let only_consecutive = self.consecutive.is_some() && self.count_window.is_none() && self.time_window.is_none();
