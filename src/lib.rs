@@ -133,7 +133,7 @@ pub use budget::{RetryBudget, RetryBudgetBuilder};
 pub use build::IntoLayer;
 pub use context::{Attempt, CallOptions, Context, Frame, Idempotency, Priority};
 pub use engine::backoff::{Backoff, BackoffStep, Jitter};
-pub use engine::circuit::Recorded;
+pub use engine::circuit::{Opening, Recorded};
 pub use error::{ConfigError, Error, Phase, Reason, Rejection, Scope, TimedOut};
 pub use event::{
     AttemptEnd, CallOutcome, ClosedBy, Event, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, Kind, Level,

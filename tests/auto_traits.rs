@@ -8,11 +8,11 @@ use withstand::{
     CallOptions, CallOutcome, CircuitBreaker, CircuitBreakerBuilder, CircuitSnapshot, CircuitState, Classification,
     ClassifyErrors, ClassifyResults, ClosedBy, ConfigError, Context, DefaultClassifier, Error, Event, EventKind,
     Fallback, FallbackBuilder, FallbackEnd, Frame, FromError, FromFuture, FromOutcome, Hedge, HedgeBuilder, HedgeDelay,
-    HedgeSuppression, HedgeTrigger, Idempotency, Isolation, Jitter, Kind, LayerInfo, Level, Name, Observers, Outcome,
-    PassThrough, Permit, Phase, Pipeline, PipelineBuilder, Plan, PolicyId, Priority, Reason, Recorded, Rejection,
-    Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetryStop, Scope, Site, Stack, StandardHedgedLayers,
-    StandardLayers, StateChanges, Ticket, TimedOut, Timeout, TimeoutBuilder, Trigger, Unbuilt, Value, Verdict,
-    VerdictKind, WaitEnd, Warning, WarningKind,
+    HedgeSuppression, HedgeTrigger, Idempotency, Isolation, Jitter, Kind, LayerInfo, Level, Name, Observers, Opening,
+    Outcome, PassThrough, Permit, Phase, Pipeline, PipelineBuilder, Plan, PolicyId, Priority, Reason, Recorded,
+    Rejection, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetryStop, Scope, Site, Stack,
+    StandardHedgedLayers, StandardLayers, StateChanges, Ticket, TimedOut, Timeout, TimeoutBuilder, Trigger, Unbuilt,
+    Value, Verdict, VerdictKind, WaitEnd, Warning, WarningKind,
 };
 
 macro_rules! is {
@@ -48,7 +48,7 @@ is!(
     CircuitState, Classification, ClassifyErrors<F>, ClassifyResults<F>, ClosedBy, ConfigError, DefaultClassifier,
     Error<io::Error>, Event<'static>, EventKind, Fallback<Value<u32>>, FallbackBuilder<Value<u32>>, FallbackEnd,
     FromError<F>, FromFuture<F>, FromOutcome<F>, Hedge, HedgeBuilder, HedgeDelay, HedgeSuppression, HedgeTrigger,
-    Idempotency, Isolation, Jitter, Kind, LayerInfo, Level, Name, Observers, Outcome<u32, io::Error>, PassThrough,
+    Idempotency, Isolation, Jitter, Kind, LayerInfo, Level, Name, Observers, Opening, Outcome<u32, io::Error>, PassThrough,
     Permit<'static>, Phase, Pipeline<StandardLayers>, Pipeline<StandardHedgedLayers, ClassifyErrors<F>>,
     PipelineBuilder<PassThrough>, Plan, PolicyId, Priority, Reason, Recorded, Rejection, Retry, RetryBudget,
     RetryBudgetBuilder, RetryBuilder, RetryStop, Scope, Site<'static>, Stack<Timeout, Retry>, StateChanges,

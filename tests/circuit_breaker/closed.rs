@@ -221,3 +221,17 @@ async fn it_learns_from_completed_calls_only_and_opens_once() {
     }
     assert_eq!(users.heard.words(), [r#"opened by FailureRate, "reset""#]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_opened_it_is_told_until_it_closes() {
+    let users = Users::new(counting(4).min_calls(4).open_for(ms(1_000)).probes(1));
+    users.play("SSFF").await;
+    let opening = users.breaker.snapshot().opening.unwrap();
+    assert_eq!((opening.trigger, opening.failure_rate, opening.calls), (Trigger::FailureRate, 0.5, 4));
+    sleep(1_000).await;
+    users.play("F").await;
+    assert_eq!(users.breaker.snapshot().opening, Some(opening), "what first opened it, not the probe that failed");
+    sleep(2_000).await;
+    users.play("S").await;
+    assert_eq!(users.breaker.snapshot().opening, None);
+}

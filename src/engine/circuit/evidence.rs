@@ -8,7 +8,7 @@ use crate::engine::{
 };
 
 use super::{
-    report::{SLOW, Trigger},
+    report::{Opening, SLOW, Trigger},
     settings::Settings,
 };
 
@@ -61,6 +61,13 @@ pub(super) struct Cause {
 impl Cause {
     pub(super) fn new(trigger: Trigger, tally: Tally, finished: Finished) -> Self {
         Self { trigger, tally, label: finished.label }
+    }
+}
+
+impl From<Cause> for Opening {
+    fn from(Cause { trigger, tally, label }: Cause) -> Self {
+        let (failure_rate, slow_rate) = (tally.failure_rate(), tally.slow_rate());
+        Self { trigger, failure_rate, slow_rate, calls: tally.calls, label }
     }
 }
 

@@ -40,7 +40,7 @@ mod tests;
 use std::{fmt, num::NonZeroU64, sync::PoisonError, time::Duration};
 
 pub(crate) use report::{Change, Refusal, Snapshot, State};
-pub use report::{ClosedBy, Recorded, Trigger};
+pub use report::{ClosedBy, Opening, Recorded, Trigger};
 #[cfg(all(test, not(model_loom)))]
 pub(crate) use report::{LEASE, SLOW};
 pub(crate) use settings::{MAX_PROBES, Settings};
@@ -198,6 +198,7 @@ impl Circuit {
             probe_successes: control.phase.successes(),
             probe_failures: control.phase.failures(),
             reopenings: control.reopenings,
+            opening: control.cause.map(Opening::from),
         }
     }
 

@@ -57,6 +57,24 @@ pub(crate) struct Snapshot {
     pub(crate) probe_failures: u32,
     /// How often it has opened again since it was last closed.
     pub(crate) reopenings: u32,
+    /// What opened it when it was last closed.
+    pub(crate) opening: Option<Opening>,
+}
+
+/// What opened a circuit, told for as long as it is not closed again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Opening {
+    /// The threshold that was reached.
+    pub trigger: Trigger,
+    /// The share of failures in the window then.
+    pub failure_rate: f64,
+    /// The share of slow calls in the window then.
+    pub slow_rate: f64,
+    /// The calls in the window then.
+    pub calls: u32,
+    /// The label of the failure that did it; empty if a success did, by filling the window up to `min_calls`.
+    pub label: &'static str,
 }
 
 /// Something that happened, in the order in which it happened.

@@ -25,8 +25,9 @@ pub(super) struct Control {
     opened_at: Moment,
     open_for: Duration,
     until: Moment,
-    /// When it was last closed.
+    /// When it was last closed, and what ended that.
     left_closed_at: Moment,
+    pub(super) cause: Option<Cause>,
     /// How many have isolated the circuit and not released it.
     handles: u32,
     /// The random number for the next break. Drawn in advance, so that looking at a state foretells what happens.
@@ -43,6 +44,7 @@ impl Control {
             open_for: settings.open_for,
             until: start,
             left_closed_at: start,
+            cause: None,
             handles: 0,
             draw,
         }
@@ -161,6 +163,7 @@ impl Locked<'_> {
         let control = &mut *self.control;
         if mode == Mode::Closed {
             control.left_closed_at = start;
+            control.cause = Some(cause);
             control.reopenings = 0;
         } else {
             control.reopenings = control.reopenings.saturating_add(1);
@@ -224,6 +227,7 @@ impl Locked<'_> {
     fn close(&mut self, now: Moment, by: ClosedBy) {
         self.control.reopenings = 0;
         self.control.phase.restart();
+        self.control.cause = None;
         self.enter(Mode::Closed);
         let open_time = now.since(self.control.left_closed_at);
         self.changes.push(Change::Closed { by, open_time });

@@ -22,7 +22,7 @@ use crate::{
     call::standalone_guard,
     clock::{self, instant_of},
     engine::{
-        circuit::{self, Change, Circuit, Snapshot, State},
+        circuit::{self, Change, Circuit, Opening, Snapshot, State},
         moment::nanos,
     },
     event::{EventKind, Listeners, PolicyId},
@@ -322,6 +322,8 @@ pub struct CircuitSnapshot {
     pub probe_failures: u32,
     /// How often it has opened again since it was last closed.
     pub reopenings: u32,
+    /// What opened it, for as long as it is not closed again: for whoever looks after the event.
+    pub opening: Option<Opening>,
     /// The end of the break; none while it is closed or isolated.
     pub open_until: Option<Instant>,
 }
@@ -340,6 +342,7 @@ impl From<Snapshot> for CircuitSnapshot {
             probe_successes: snapshot.probe_successes,
             probe_failures: snapshot.probe_failures,
             reopenings: snapshot.reopenings,
+            opening: snapshot.opening,
             open_until: snapshot.open_until.and_then(instant_of),
         }
     }
