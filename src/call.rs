@@ -345,6 +345,28 @@ where
     }
 }
 
+/// The same with the caller's options.
+pub(crate) fn guard_with<'a, P, T, E, F, C>(
+    telemetry: &'a Telemetry,
+    options: CallOptions,
+    policy: &'a P,
+    classifier: &'a C,
+    future: F,
+) -> impl Future<Output = Result<T, Error<E>>> + Send + use<'a, P, T, E, F, C>
+where
+    P: Policy<T, E>,
+    F: Future<Output = Result<T, E>> + Send,
+    C: Classify<T, E>,
+    T: Send,
+    E: Send,
+{
+    async move {
+        let place = pin!(Some(future));
+        let single = Single { slot: Mutex::new(Some(Pinned::new(place))), classifier };
+        drive_with(telemetry, options, policy, single, result).await
+    }
+}
+
 /// Marks, while it polls, that the operation itself runs: a panic that passes through here is the operation's.
 #[pin_project]
 struct InOperation<'w, 'c, F> {

@@ -223,9 +223,10 @@ impl CallState {
 /// [`cx.within(&frame)`](Context::within) inward. Policies that make one attempt after the other need none.
 ///
 /// ```
-/// use withstand::{Context, Describe, Frame, Operation, Outcome, Policy};
+/// use tokio::time::timeout;
+/// use withstand::{Context, Describe, Frame, Operation, Outcome, Policy, Verdict};
 ///
-/// /// Tells what is inside that a tenth of the time is reserved for what comes after it.
+/// /// Reserves a tenth of the time for what comes after.
 /// struct Reserve;
 /// impl Describe for Reserve {}
 /// impl<T: Send, E: Send> Policy<T, E> for Reserve {
@@ -233,8 +234,12 @@ impl CallState {
 ///         match cx.remaining() {
 ///             None => op.attempt(cx).await,
 ///             Some(left) => {
-///                 let frame = Frame::with_limit(cx, left.mul_f64(0.9));
-///                 op.attempt(cx.within(&frame)).await
+///                 let most = left.mul_f64(0.9);
+///                 let frame = Frame::with_limit(cx, most);
+///                 match timeout(most, op.attempt(cx.within(&frame))).await {
+///                     Ok(outcome) => outcome,
+///                     Err(_elapsed) => Outcome::new(Err(frame.timed_out().into()), Verdict::transient()),
+///                 }
 ///             }
 ///         }
 ///     }
@@ -290,7 +295,8 @@ impl<'a> Frame<'a> {
     }
 
     /// A part of the call that may take so long from now. The nearest deadline is published to all that is inside: no
-    /// attempt begins after it. Whoever publishes one ends the attempt at it.
+    /// attempt begins after it. Whoever publishes one ends the attempt at it: a timeout inside that would end later
+    /// relies on that, and sets no timer.
     #[must_use]
     #[inline(always)]
     pub fn with_limit(cx: Context<'a>, limit: Duration) -> Self {
@@ -331,9 +337,10 @@ impl<'a> Frame<'a> {
         Phase::from_code(self.phase.load(Relaxed))
     }
 
-    /// What is told once the nearest deadline has passed: on behalf of the outermost frame that has it, which counts all
-    /// attempts within it.
-    pub(crate) fn timed_out(&'a self) -> TimedOut {
+    /// What to tell once the nearest deadline has passed: on behalf of the outermost frame that has it, which counts all
+    /// attempts within it. A policy that publishes a deadline ends its attempt with this.
+    #[must_use]
+    pub fn timed_out(&'a self) -> TimedOut {
         let owner = self.around().take_while(|frame| frame.deadline == self.deadline).last().unwrap_or(self);
         TimedOut {
             limit: Duration::from_nanos(owner.limit_nanos),

@@ -140,7 +140,7 @@ impl fmt::Debug for Telemetry {
 }
 
 /// A policy's kind and name, as events and errors have them.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PolicyId {
     pub(crate) kind: Kind,
     pub(crate) name: Name,

@@ -70,8 +70,8 @@
 //! - **Time** is tokio's clock and nothing else: under `#[tokio::test(start_paused = true)]` hours pass in no time.
 //! - **Nothing is allocated** for a call, except for a hedge that starts and by [`BoxPolicy`].
 //! - **Nonsense is refused** by `build()`, with the name of the policy and of the field: [`ConfigError`].
-//! - **Nothing of this process is held against the dependency**: rejections, a thread that stood still, a panic in a
-//!   classifier or an observer.
+//! - **Nothing of this process is held against the dependency**: rejections, timeouts while the process stood still, a
+//!   panic in a classifier or an observer.
 //!
 //! # What it does not do
 //!

@@ -62,7 +62,7 @@ use crate::{
 /// | [`call_with`](Self::call_with) | the same, told about each attempt, and [`CallOptions`] | the result |
 /// | [`outcome`](Self::outcome), [`outcome_with`](Self::outcome_with) | as `call`, `call_with` | the result with its verdict |
 /// | [`forward`](Self::forward), [`forward_with`](Self::forward_with) | a closure that makes a future of an [`Outcome`] | the result |
-/// | [`guard`](Self::guard) | one future; only where no layer repeats | the result |
+/// | [`guard`](Self::guard), [`guard_with`](Self::guard_with) | one future; only where no layer repeats | the result |
 ///
 /// The closure is called through a shared reference, by several attempts at once where there is a hedge: it is `Fn`, and
 /// what it captures is `Sync`. What it makes may borrow from it. An async closure does as well, if what it captures is
@@ -129,6 +129,10 @@ use crate::{
 ///
 /// Dropping a call's future cancels what is under way and gives back all that it holds, at whatever await point. A
 /// future that is never polled does nothing, and is no call.
+///
+/// # Panics
+///
+/// A call that has to wait for a timer panics in a runtime that has none (`enable_time`), as tokio's own timers do.
 #[derive(Debug)]
 pub struct Pipeline<P, C = DefaultClassifier> {
     policy: P,
@@ -400,6 +404,26 @@ impl<P, C> Pipeline<P, C> {
         E: Send,
     {
         call::guard(&self.telemetry, &self.policy, &self.classifier, future)
+    }
+
+    /// The same with options for this call: a deadline, a priority.
+    ///
+    /// # Errors
+    ///
+    /// The future's own error, a timeout, or a rejection.
+    pub fn guard_with<T, E, Fut>(
+        &self,
+        options: CallOptions,
+        future: Fut,
+    ) -> impl Future<Output = Result<T, Error<E>>> + Send
+    where
+        P: Policy<T, E> + SingleAttempt,
+        C: Classify<T, E>,
+        Fut: Future<Output = Result<T, E>> + Send,
+        T: Send,
+        E: Send,
+    {
+        call::guard_with(&self.telemetry, options, &self.policy, &self.classifier, future)
     }
 
     /// The name.

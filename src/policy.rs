@@ -17,7 +17,7 @@ pub trait Operation<T: Send, E: Send>: Copy + Send + Sync {
 
 /// Decides whether, when and how often an operation is attempted, and what becomes of the outcome.
 ///
-/// Ours use nothing that yours cannot. A policy is a plain type with one `async` method:
+/// A policy is a plain type with one `async` method:
 ///
 /// ```
 /// use withstand::{Context, Describe, Operation, Outcome, Policy};

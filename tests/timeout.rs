@@ -412,3 +412,27 @@ async fn after_a_stall_nested_timeouts_end_as_well() {
     let (answer, ()) = tokio::join!(call, advance(secs(5)));
     assert_eq!(timed_out(answer).scope(), Scope::Attempt, "the innermost ends it, and no time is left for a repeat");
 }
+
+/// On the real clock: a paused one stands still while a task is busy.
+#[tokio::test]
+async fn what_never_runs_out_of_work_is_ended_as_well() {
+    let permits = tokio::sync::Semaphore::new(1);
+    let timeout = Timeout::new(ms(20)).unwrap();
+    let busy = timeout.call(|| async {
+        // Always ready, until tokio's budget for one turn is used up.
+        for _ in 0..u32::MAX {
+            drop(permits.acquire().await);
+        }
+        Ok::<(), ()>(())
+    });
+    assert!(busy.await.unwrap_err().is_timeout());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guarded_future_keeps_the_callers_deadline() {
+    let pipeline = Pipeline::builder("api").timeout(secs(5)).build().unwrap();
+    let options = CallOptions::new().deadline(Instant::now() + ms(70));
+    let error = pipeline.guard_with(options, pending::<Result<(), ()>>()).await.unwrap_err();
+    let timed_out = error.timed_out().unwrap();
+    assert_eq!((timed_out.scope(), timed_out.limit()), (Scope::Deadline, ms(70)));
+}

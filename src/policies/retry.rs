@@ -180,7 +180,7 @@ impl RetryBuilder {
         self
     }
 
-    /// No attempt begins with less time than this to the deadline. Default: 10 ms.
+    /// No repeat begins with less time than this to the deadline; the first attempt always may. Default: 10 ms.
     pub const fn min_time_left(mut self, left: Duration) -> Self {
         self.min_time_left = left;
         self
@@ -387,10 +387,11 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
         } else {
             self.settle();
         }
-        if outcome.kind() == VerdictKind::Rejected && !self.retries_rejection(&outcome) {
+        let is_repeatable = self.is_repeatable(&outcome);
+        if outcome.kind() == VerdictKind::Rejected && !(is_repeatable && self.retries_rejection(&outcome)) {
             return Judgement::Done(self.refused(outcome));
         }
-        if !self.is_repeatable(&outcome) {
+        if !is_repeatable {
             return Judgement::Done(outcome);
         }
         match self.next(&outcome) {

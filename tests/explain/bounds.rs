@@ -230,8 +230,8 @@ mod time {
         assert_eq!(on_failure.time_without_hints(), Bound::AtMost(secs(2)));
         let custom = plan![hedge(Hedge::builder().delay(HedgeDelay::custom(|_| None))), timeout(secs(1))];
         assert_eq!(custom.time_without_hints(), Bound::AtMost(secs(2)));
-        // Servers may ask a hedge to wait for as long as they like.
-        assert_eq!(after.time(), Bound::Unbounded);
+        // Three attempts one after the other, and twice the longest hint that a hedge obeys.
+        assert_eq!(after.time(), Bound::AtMost(secs(3 + 2 * 30)));
     }
 
     #[test]

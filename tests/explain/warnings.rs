@@ -50,9 +50,9 @@ fn of_a_call_that_may_hang() {
 }
 
 #[test]
-fn of_a_server_that_can_make_a_hedge_wait() {
+fn of_a_server_that_can_make_a_retry_wait() {
     assert_warns_only(
-        &plan![hedge(hedge()), timeout(secs(1))],
+        &plan![retry(retry(3).max_hint(Duration::MAX)), timeout(secs(1))],
         W::NoTotalTimeout,
         &[],
         "a server that asks to come back late can make a call last without limit; add a timeout for the whole \

@@ -1,9 +1,12 @@
 //! A process that stood still is no reason for a hedge.
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
-use tokio::time::{advance, sleep};
-use withstand::HedgeSuppression;
+use tokio::{
+    sync::oneshot,
+    time::{advance, sleep},
+};
+use withstand::{Hedge, HedgeSuppression, Pipeline};
 
 use crate::{
     stage::{HANG, Stage, answers, every, gives, hedged, suppressed},
@@ -55,4 +58,29 @@ async fn the_hedge_that_a_failure_asked_for_begins_after_the_stall() {
     let (answer, ()) = tokio::join!(pipeline.call(|| stage.next()), stalls(10, ms(500)));
     assert_eq!(answer, Ok(1));
     assert_eq!(stage.starts(), [(0, 0), (1, 510)]);
+}
+
+/// The answer is there when the process wakes up, but the task that brings it has not run yet.
+#[tokio::test(start_paused = true)]
+async fn after_a_stall_what_brings_the_answer_gets_a_turn_though_a_hedge_is_around() {
+    for delay in [ms(50), ms(3_000)] {
+        let hedge = Hedge::builder().delay(delay).without_budget();
+        let pipeline = Pipeline::builder("api").hedge(hedge).timeout(ms(500)).build().unwrap();
+        let (bring, answer) = oneshot::channel();
+        let answer = Mutex::new(Some(answer));
+        let call = pipeline.call(|| async {
+            let first = answer.lock().unwrap().take();
+            match first {
+                Some(answer) => Ok::<u32, ()>(answer.await.unwrap()),
+                None => std::future::pending().await,
+            }
+        });
+        let brings = async {
+            sleep(ms(400)).await;
+            bring.send(7).unwrap();
+        };
+        // Polled after the call in the turn in which both wake up.
+        let (result, (), ()) = tokio::join!(call, stalls(5, ms(1_000)), brings);
+        assert_eq!(result, Ok(7), "{delay:?}");
+    }
 }

@@ -168,3 +168,21 @@ async fn a_rejection_is_not_spent_where_nothing_real_came_before_it() {
     assert!(!outcome.is_spent());
     assert_eq!(outcome.result.unwrap_err().rejection().map(Rejection::reason), Some(Reason::BulkheadFull));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repeat_that_ends_in_a_spent_rejection_gives_the_outcome_before_it() {
+    let (hangs, refused) =
+        (Step { takes: ms(60_000), gives: Ok(1) }, Step { takes: ms(0), gives: Err(Verdict::rejected()) });
+    let script = Script::new([hangs, refused]);
+    let eager = |name: &'static str| plain(3, ms(1)).name(name).retry_rejected();
+    let pipeline = Pipeline::builder("api")
+        .retry(eager("outer"))
+        .timeout(ms(500))
+        .retry(eager("inner"))
+        .classify_errors(as_it_says)
+        .build()
+        .unwrap();
+    let outcome = pipeline.outcome(|| script.attempt()).await;
+    assert!(matches!(outcome.result, Err(Error::Timeout(_))), "{outcome:?}");
+    assert!(outcome.is_spent());
+}

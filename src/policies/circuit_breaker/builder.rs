@@ -124,7 +124,8 @@ impl CircuitBreakerBuilder {
         self
     }
 
-    /// Calls that run for this long are slow: more than zero. Counted from the start of the operation. Default: off.
+    /// Calls that run for this long are slow: more than zero. Counted from the start of the operation to when its answer
+    /// is seen here: while this process stands still, calls under way get slow. Default: off.
     pub const fn slow_call(mut self, duration: Duration) -> Self {
         self.slow_call = Some(duration);
         self

@@ -29,7 +29,8 @@ use crate::{
 /// | [`parallel`](Self::parallel) | at once, all of them |
 /// | [`on_failure`](Self::on_failure) | only when an attempt has failed |
 ///
-/// Whichever it is: a transient failure starts the next hedge at once.
+/// Whichever it is: a transient failure starts the next hedge at once. Only a quantile without samples and without a
+/// [`starting`](Self::starting) delay starts none at all.
 ///
 /// ```
 /// use std::time::Duration;

@@ -54,7 +54,7 @@ use delay::Delay;
 /// | an attempt ends with | what happens |
 /// |---|---|
 /// | `Success`, `Failure`, `Ignored` | it wins; the others are dropped before the call returns |
-/// | `Transient`, `Unreached` | the next hedge begins at once; with a hint, not before it, and of several hints not before the latest |
+/// | `Transient`, `Unreached` | the next hedge begins at once; with a hint, not before it, and of several hints not before the latest; a hint of more than 30 s counts as 30 s |
 /// | `Throttled` | no further hedge begins |
 /// | `Rejected`, of a hedge | it is out of the race, its token goes back to the budget |
 /// | `Rejected`, of the primary | no hedge begins; it is the outcome, unless a hedge that runs already wins |
@@ -106,6 +106,9 @@ pub struct Hedge {
     delay: Delay,
     budget: Option<Arc<RetryBudget>>,
 }
+
+/// The longest hint that is obeyed, as with a retry's default: a server must not park a client for a day.
+const MAX_HINT: Duration = Duration::from_secs(30);
 
 /// More attempts than this at once are a load test.
 const MOST_HEDGES: u32 = 32;
@@ -222,7 +225,7 @@ impl Describe for Hedge {
         let role = Role::Hedge {
             hedges: self.max_hedges,
             wait: self.delay.wait(),
-            longest_hint: Duration::MAX,
+            longest_hint: MAX_HINT,
             budget: self.budget.as_ref().map(|budget| budget.info()),
         };
         let info =

@@ -5,7 +5,7 @@ use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Sleep, sleep_until};
 
-use super::Hedge;
+use super::{Hedge, MAX_HINT};
 use crate::{
     budget::Token,
     clock::{self, instant_of},
@@ -202,7 +202,7 @@ impl<'a, T, E> Race<'a, T, E> {
                 self.suppress(HedgeSuppression::Stalled);
             }
             VerdictKind::Transient | VerdictKind::Unreached => {
-                let hint = outcome.verdict().hint().unwrap_or_default();
+                let hint = outcome.verdict().hint().unwrap_or_default().min(MAX_HINT);
                 // A hint stands even if another attempt fails without one.
                 self.failure_due = self.failure_due.max(Some(self.cx.moment().after(hint)));
             }
