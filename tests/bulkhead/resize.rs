@@ -222,3 +222,31 @@ async fn a_shrunken_limit_counts_calls_that_began_before() {
     drop(second);
     assert!(ready(bulkhead.call(|| async { Ok::<_, ()>(()) })).is_ok());
 }
+
+/// Without a queue the permits are a number; it is as exact as the semaphore.
+#[test]
+fn a_storm_without_a_queue_ends_with_all_permits_free() {
+    const HIGHEST: usize = 4;
+    let wall = Bulkhead::builder().limit(HIGHEST).build().unwrap();
+    let (running, peak) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20_000 {
+                    if let Ok(_permit) = wall.try_acquire() {
+                        peak.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        running.fetch_sub(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        scope.spawn(|| (0..20_000).for_each(|turn| wall.set_limit(turn % (HIGHEST + 1)).unwrap()));
+    });
+    assert!(peak.into_inner() <= HIGHEST);
+    assert_eq!(wall.in_use(), 0);
+    wall.set_limit(2).unwrap();
+    let held = [wall.try_acquire().unwrap(), wall.try_acquire().unwrap()];
+    assert!(wall.try_acquire().is_err());
+    drop(held);
+    assert_eq!(wall.in_use(), 0);
+}

@@ -1,34 +1,29 @@
 //! Bulkhead: bounds how many calls run at once.
 
+mod permits;
+mod queue;
+
 use std::{
     fmt,
     future::Future,
-    pin::Pin,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{self, Poll, Waker},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
-use pin_project::{pin_project, pinned_drop};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::{
     build::IntoLayer,
     call::standalone_guard,
-    clock,
     context::Context,
-    engine::moment::Moment,
-    error::{ConfigError, Phase, Reason, Rejection},
-    event::{EventKind, Kind, PolicyId, Telemetry, WaitEnd},
+    error::{ConfigError, Reason, Rejection},
+    event::{EventKind, Kind, Listeners, PolicyId},
     layer::{LayerInfo, Role},
     name::Name,
     outcome::Outcome,
     policy::{Describe, Operation, Policy, Site},
-    timed::Timed,
 };
+use permits::Permits;
 
 /// Bounds how many calls run at once, so that one slow dependency cannot take all the tasks, connections and memory.
 ///
@@ -94,19 +89,14 @@ use crate::{
 ///
 /// # Source
 ///
-/// Michael Nygard, *Release It!*. The queue is tokio's fair semaphore.
+/// Michael Nygard, *Release It!*. The queue is tokio's fair semaphore; without one, the permits are a number.
 pub struct Bulkhead {
     id: PolicyId,
-    permits: Semaphore,
-    limit: AtomicUsize,
-    /// Permits that a lower limit has taken back and that are still in use: the next ones to come free go.
-    debt: AtomicUsize,
-    /// Changes of the limit follow one another.
-    resizing: Mutex<()>,
+    permits: Permits,
     waiting: AtomicUsize,
     queue: usize,
     max_wait: Duration,
-    observers: crate::event::Listeners,
+    observers: Listeners,
 }
 
 impl Bulkhead {
@@ -152,17 +142,7 @@ impl Bulkhead {
     /// If it is more than [`MAX_LIMIT`](Self::MAX_LIMIT).
     pub fn set_limit(&self, limit: usize) -> Result<(), ConfigError> {
         check_limit(limit).map_err(|error| error.in_policy(&self.id.name))?;
-        let old = {
-            let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
-            let old = self.limit.swap(limit, Ordering::Relaxed);
-            if limit > old {
-                self.grow(limit.saturating_sub(old));
-            } else {
-                self.debt.fetch_add(old.saturating_sub(limit), Ordering::SeqCst);
-                self.settle();
-            }
-            old
-        };
+        let old = self.permits.set_limit(limit);
         if old != limit {
             self.observers.tell(&self.id, &EventKind::LimitChanged { old, new: limit });
         }
@@ -172,14 +152,13 @@ impl Bulkhead {
     /// The limit.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.limit.load(Ordering::Relaxed)
+        self.permits.limit()
     }
 
     /// How many permits are in use. More than the limit for a while after it was lowered.
     #[must_use]
     pub fn in_use(&self) -> usize {
-        let issued = self.limit().saturating_add(self.debt.load(Ordering::Relaxed));
-        issued.saturating_sub(self.permits.available_permits())
+        self.permits.in_use()
     }
 
     /// How many calls wait in the queue.
@@ -190,79 +169,7 @@ impl Bulkhead {
 
     #[inline(always)]
     fn try_permit(&self) -> Option<Permit<'_>> {
-        self.permits.try_acquire().ok().map(|permit| self.permit(permit))
-    }
-
-    /// A permit of ours, which knows of debts, for one of the semaphore's.
-    #[inline(always)]
-    fn permit(&self, permit: SemaphorePermit<'_>) -> Permit<'_> {
-        permit.forget();
-        Permit { bulkhead: self }
-    }
-
-    /// Waits in the queue. The context is that of a call, if it is one.
-    #[cold]
-    async fn wait(&self, cx: Option<Context<'_>>) -> Result<Permit<'_>, Refusal> {
-        let place = Place::take(self).ok_or(Refusal::Full)?;
-        if let Some(cx) = cx {
-            cx.enter(Phase::Queue);
-        }
-        let telemetry = cx.map_or(Telemetry::SILENT, |cx| cx.telemetry());
-        let started = clock::now();
-        let mut waited = Waited { bulkhead: self, telemetry, started, depth: place.depth, end: WaitEnd::Cancelled };
-        let deadline = cx.map_or(Moment::NEVER, |cx| cx.deadline_moment());
-        let until = started.after(self.max_wait);
-        let acquire = Queued { bulkhead: self, acquire: self.permits.acquire(), done: false };
-        let result = match Timed::new(until.min(deadline), acquire).await {
-            // The time may have come to both at once.
-            Ok(Ok(_permit)) if cx.is_some_and(|cx| cx.is_late()) => Err(Refusal::Late),
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_closed)) => Err(Refusal::Full),
-            Err(_) if deadline <= until => Err(Refusal::Late),
-            Err(_) => Err(Refusal::QueueTimeout),
-        };
-        waited.end = match &result {
-            Ok(_) => WaitEnd::Admitted,
-            Err(Refusal::Late) => WaitEnd::Deadline,
-            Err(_) => WaitEnd::QueueTimeout,
-        };
-        result
-    }
-
-    /// More permits: those that a debt is paid with are in use already.
-    fn grow(&self, by: usize) {
-        self.permits.add_permits(by.saturating_sub(self.pay(by)));
-    }
-
-    /// Takes at most so many permits off the debt, and gives how many.
-    fn pay(&self, most: usize) -> usize {
-        let less = |debt: usize| (debt > 0).then(|| debt.saturating_sub(most));
-        let paid = self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
-        paid.map_or(0, |debt| debt.min(most))
-    }
-
-    /// Takes free permits back for as long as there are any and there is debt: as one who holds them would return them.
-    //
-    // SeqCst here and where debt is made: a permit that comes free while the limit shrinks is either seen by the one who
-    // shrinks or sees the debt itself. With less, both could miss the other and the permit would stay.
-    fn settle(&self) {
-        loop {
-            let taken = self.permits.forget_permits(self.debt.load(Ordering::SeqCst));
-            if taken == 0 {
-                return;
-            }
-            // Less if others have paid meanwhile. What is given back may be wanted for a debt made since: once more.
-            let paid = self.pay(taken);
-            self.permits.add_permits(taken.saturating_sub(paid));
-        }
-    }
-
-    /// For a permit that came free other than by dropping a [`Permit`].
-    #[inline]
-    fn settle_if_in_debt(&self) {
-        if self.debt.load(Ordering::SeqCst) > 0 {
-            self.settle();
-        }
+        self.permits.try_take().then(|| Permit { bulkhead: self })
     }
 }
 
@@ -290,93 +197,13 @@ pub struct Permit<'a> {
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
-        let Bulkhead { debt, permits, .. } = self.bulkhead;
-        if debt.load(Ordering::SeqCst) > 0 && self.bulkhead.pay(1) > 0 {
-            return;
-        }
-        permits.add_permits(1);
-        self.bulkhead.settle_if_in_debt();
+        self.bulkhead.permits.give_back();
     }
 }
 
 impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").field("bulkhead", &self.bulkhead.id.name).finish_non_exhaustive()
-    }
-}
-
-/// A wait for a permit. One that is dropped with a permit it does not know of yet returns it as any other is returned:
-/// the semaphore by itself would give it to the next who waits, whatever debt there is.
-#[pin_project(PinnedDrop)]
-struct Queued<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
-    bulkhead: &'a Bulkhead,
-    #[pin]
-    acquire: F,
-    done: bool,
-}
-
-impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> Future for Queued<'a, F> {
-    type Output = Result<Permit<'a>, AcquireError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let poll = this.acquire.poll(cx);
-        *this.done = poll.is_ready();
-        poll.map_ok(|permit| this.bulkhead.permit(permit))
-    }
-}
-
-#[pinned_drop]
-impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> PinnedDrop for Queued<'a, F> {
-    fn drop(self: Pin<&mut Self>) {
-        if !self.done {
-            drop(self.poll(&mut task::Context::from_waker(Waker::noop())));
-        }
-    }
-}
-
-/// A place in the queue, given up when it is dropped.
-struct Place<'a> {
-    bulkhead: &'a Bulkhead,
-    depth: usize,
-}
-
-impl<'a> Place<'a> {
-    fn take(bulkhead: &'a Bulkhead) -> Option<Self> {
-        if bulkhead.limit() == 0 {
-            return None;
-        }
-        // Relaxed: the number alone matters; the semaphore orders what is done with the permit.
-        let more = |waiting: usize| (waiting < bulkhead.queue).then(|| waiting.saturating_add(1));
-        let before = bulkhead.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self { bulkhead, depth: before.saturating_add(1) })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.bulkhead.waiting.fetch_sub(1, Ordering::Relaxed);
-        // A permit that was given at the very moment of leaving went back to the semaphore, past `Permit`.
-        self.bulkhead.settle_if_in_debt();
-    }
-}
-
-/// Reports a wait when it is over, however it ends.
-struct Waited<'a> {
-    bulkhead: &'a Bulkhead,
-    telemetry: &'a Telemetry,
-    started: Moment,
-    depth: usize,
-    end: WaitEnd,
-}
-
-impl Drop for Waited<'_> {
-    fn drop(&mut self) {
-        self.telemetry.emit(Some(&self.bulkhead.id), || EventKind::Waited {
-            waited: clock::now().since(self.started),
-            depth: self.depth,
-            end: self.end,
-        });
     }
 }
 
@@ -490,14 +317,11 @@ impl IntoLayer<Bulkhead> for BulkheadBuilder {
         let (limit, max_wait) = self.check().map_err(|error| error.in_policy(&id.name))?;
         Ok(Bulkhead {
             id,
-            permits: Semaphore::new(limit),
-            limit: AtomicUsize::new(limit),
-            debt: AtomicUsize::new(0),
-            resizing: Mutex::new(()),
+            permits: Permits::new(limit, self.queue > 0),
             waiting: AtomicUsize::new(0),
             queue: self.queue,
             max_wait,
-            observers: crate::event::Listeners::default(),
+            observers: Listeners::default(),
         })
     }
 }

@@ -1,0 +1,153 @@
+//! The permits of a bulkhead, and a limit that changes while they are in use.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+
+/// So many permits as the limit says. Whoever takes one gives it back.
+pub(super) struct Permits {
+    limit: AtomicUsize,
+    kind: Kind,
+}
+
+enum Kind {
+    /// Where nobody waits, a number says it all.
+    Counted { in_use: AtomicUsize },
+    /// Where some wait, they do in their order.
+    Fair(Fair),
+}
+
+impl Permits {
+    pub(super) fn new(limit: usize, waited_for: bool) -> Self {
+        let kind = if waited_for {
+            Kind::Fair(Fair { permits: Semaphore::new(limit), debt: AtomicUsize::new(0), resizing: Mutex::new(()) })
+        } else {
+            Kind::Counted { in_use: AtomicUsize::new(0) }
+        };
+        Self { limit: AtomicUsize::new(limit), kind }
+    }
+
+    pub(super) fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        match &self.kind {
+            Kind::Counted { in_use } => in_use.load(Ordering::Relaxed),
+            Kind::Fair(fair) => {
+                let issued = self.limit().saturating_add(fair.debt.load(Ordering::Relaxed));
+                issued.saturating_sub(fair.permits.available_permits())
+            }
+        }
+    }
+
+    /// Takes a permit if one is free and nobody waits.
+    #[inline]
+    pub(super) fn try_take(&self) -> bool {
+        match &self.kind {
+            Kind::Counted { in_use } => {
+                let limit = self.limit();
+                let one_more = |used: usize| (used < limit).then(|| used.saturating_add(1));
+                // Acquire, and release where it is given back: who takes a permit sees what was done under it before.
+                in_use.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).is_ok()
+            }
+            Kind::Fair(fair) => fair.permits.try_acquire().map(SemaphorePermit::forget).is_ok(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn give_back(&self) {
+        match &self.kind {
+            Kind::Counted { in_use } => _ = in_use.fetch_sub(1, Ordering::Release),
+            Kind::Fair(fair) => fair.give_back(),
+        }
+    }
+
+    /// Changes the limit, and gives the old one.
+    pub(super) fn set_limit(&self, limit: usize) -> usize {
+        match &self.kind {
+            Kind::Counted { .. } => self.limit.swap(limit, Ordering::Relaxed),
+            Kind::Fair(fair) => {
+                let _one_at_a_time = fair.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+                let old = self.limit.swap(limit, Ordering::Relaxed);
+                fair.resize(old, limit);
+                old
+            }
+        }
+    }
+
+    /// The permits that can be waited for, if these can.
+    pub(super) fn fair(&self) -> Option<&Fair> {
+        match &self.kind {
+            Kind::Counted { .. } => None,
+            Kind::Fair(fair) => Some(fair),
+        }
+    }
+}
+
+/// A fair semaphore whose limit can shrink below what is in use.
+pub(super) struct Fair {
+    permits: Semaphore,
+    /// Permits that a lower limit has taken back and that are still in use: the next ones to come free go.
+    debt: AtomicUsize,
+    /// Changes of the limit follow one another.
+    resizing: Mutex<()>,
+}
+
+impl Fair {
+    /// Waits for a permit of the semaphore, in the order of arrival. To keep it, forget it.
+    pub(super) fn acquire(&self) -> impl Future<Output = Result<SemaphorePermit<'_>, AcquireError>> {
+        self.permits.acquire()
+    }
+
+    fn resize(&self, old: usize, new: usize) {
+        if let Some(more) = new.checked_sub(old) {
+            // Those that a debt is paid with are in use already.
+            self.permits.add_permits(more.saturating_sub(self.pay(more)));
+        } else {
+            self.debt.fetch_add(old.saturating_sub(new), Ordering::SeqCst);
+            self.settle();
+        }
+    }
+
+    fn give_back(&self) {
+        if self.debt.load(Ordering::SeqCst) > 0 && self.pay(1) > 0 {
+            return;
+        }
+        self.permits.add_permits(1);
+        self.settle_if_in_debt();
+    }
+
+    /// Takes at most so many permits off the debt, and gives how many.
+    fn pay(&self, most: usize) -> usize {
+        let less = |debt: usize| (debt > 0).then(|| debt.saturating_sub(most));
+        let paid = self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        paid.map_or(0, |debt| debt.min(most))
+    }
+
+    /// Takes free permits back for as long as there are any and there is debt: as one who holds them would return them.
+    //
+    // SeqCst here and where debt is made: a permit that comes free while the limit shrinks is either seen by the one who
+    // shrinks or sees the debt itself. With less, both could miss the other and the permit would stay.
+    fn settle(&self) {
+        loop {
+            let taken = self.permits.forget_permits(self.debt.load(Ordering::SeqCst));
+            if taken == 0 {
+                return;
+            }
+            // Less if others have paid meanwhile. What is given back may be wanted for a debt made since: once more.
+            let paid = self.pay(taken);
+            self.permits.add_permits(taken.saturating_sub(paid));
+        }
+    }
+
+    /// For a permit that came free other than by being given back here.
+    pub(super) fn settle_if_in_debt(&self) {
+        if self.debt.load(Ordering::SeqCst) > 0 {
+            self.settle();
+        }
+    }
+}
