@@ -218,16 +218,51 @@ where
 {
     #[inline]
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        let mut report = AttemptReport::new(cx);
-        async move {
-            if !report.begin() {
-                return Outcome::refused_as_late(report.cx, None);
+        ClassifiedAttempt { operation: self, report: AttemptReport::new(cx), future: None, ended: false }
+    }
+}
+
+/// An attempt of a [`Classified`] operation: written by hand, because an outcome that leaves an async block is moved once
+/// more than needed, and every call passes here.
+#[pin_project]
+struct ClassifiedAttempt<'o, 'c, F, Fut, C> {
+    operation: &'o Classified<'o, F, C>,
+    /// Outlives the future: it tells how that ended.
+    #[pin]
+    future: Option<Fut>,
+    report: AttemptReport<'c>,
+    ended: bool,
+}
+
+impl<T, E, F, Fut, C> Future for ClassifiedAttempt<'_, '_, F, Fut, C>
+where
+    F: Fn(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    C: Classify<T, E>,
+{
+    type Output = Outcome<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let mut this = self.project();
+        let cx = this.report.cx;
+        if this.future.is_none() {
+            if *this.ended {
+                return Poll::Pending;
             }
-            let result = InOperation::new(&report.cx, &self.make).await;
-            let outcome = judged(self.classifier, result);
-            report.finish(&outcome);
-            outcome
+            if !this.report.begin() {
+                *this.ended = true;
+                return Poll::Ready(Outcome::refused_as_late(cx, None));
+            }
+            this.future.set(Some(cx.operation_polled(|| (this.operation.make)(cx.to_attempt()))));
         }
+        let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
+        let Poll::Ready(result) = cx.operation_polled(|| future.poll(task)) else { return Poll::Pending };
+        *this.ended = true;
+        this.future.set(None);
+        let outcome = judged(this.operation.classifier, result);
+        this.report.finish(&outcome);
+        Poll::Ready(outcome)
     }
 }
 

@@ -28,13 +28,7 @@ use crate::{
 impl<T: Send, E: Send> Policy<T, E> for CircuitBreaker {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        let mut admitted = Admitted::not_yet(self, cx);
-        async move {
-            if let Err(refusal) = admitted.admit() {
-                return admitted.breaker.refuse(refusal, admitted.cx);
-            }
-            Watched { inner: op.attempt(admitted.cx), admitted: &mut admitted }.await
-        }
+        Watched::new(Admitted::not_yet(self, cx), op, |op: Op, cx| op.attempt(cx))
     }
 }
 
@@ -58,24 +52,54 @@ impl CircuitBreaker {
     }
 }
 
-/// The attempt inside, polled under the eyes of its admission.
+/// The attempt inside, under the eyes of its admission: written by hand, because an outcome that leaves an async block
+/// is moved once more than needed.
 #[pin_project]
-struct Watched<'w, 'p, 'c, F> {
+struct Watched<'p, 'c, Op, Make, F> {
+    op: Op,
+    make: Make,
     #[pin]
-    inner: F,
-    admitted: &'w mut Admitted<'p, 'c>,
+    attempt: Option<F>,
+    /// Outlives the attempt: what that held is free by the time that the circuit learns of its end.
+    admitted: Admitted<'p, 'c>,
+    ended: bool,
 }
 
-impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Watched<'_, '_, '_, F> {
+impl<'p, 'c, Op, Make: Fn(Op, Context<'c>) -> F, F> Watched<'p, 'c, Op, Make, F> {
+    #[inline]
+    fn new(admitted: Admitted<'p, 'c>, op: Op, make: Make) -> Self {
+        Self { op, make, attempt: None, admitted, ended: false }
+    }
+}
+
+impl<'c, T, E, Op, Make, F> Future for Watched<'_, 'c, Op, Make, F>
+where
+    Op: Copy,
+    Make: Fn(Op, Context<'c>) -> F,
+    F: Future<Output = Outcome<T, E>>,
+{
     type Output = Outcome<T, E>;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
-        let this = self.project();
+    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let mut this = self.project();
+        if this.attempt.is_none() {
+            if *this.ended {
+                return Poll::Pending;
+            }
+            if let Err(refusal) = this.admitted.admit() {
+                *this.ended = true;
+                return Poll::Ready(this.admitted.breaker.refuse(refusal, this.admitted.cx));
+            }
+            this.attempt.set(Some((this.make)(*this.op, this.admitted.cx)));
+        }
+        let Some(attempt) = this.attempt.as_mut().as_pin_mut() else { return Poll::Pending };
         this.admitted.polling = true;
-        let poll = this.inner.poll(cx);
+        let poll = attempt.poll(task);
         this.admitted.polling = false;
         if let Poll::Ready(outcome) = &poll {
+            *this.ended = true;
+            this.attempt.set(None);
             this.admitted.judge(outcome);
         }
         poll
