@@ -22,13 +22,15 @@ async fn operation() -> Result<u64, u64> {
     black_box(Ok(1))
 }
 
-/// Polls a future that is ready at once, behind the optimiser's back.
-fn ready<F: Future>(future: F) -> F::Output {
-    let future = pin!(future);
-    match black_box(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("the operation is ready at once"),
-    }
+/// Polls a future that is ready at once, where it stands, behind the optimiser's back. A function would move it first.
+macro_rules! ready {
+    ($future:expr) => {{
+        let future = pin!($future);
+        match black_box(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => output,
+            Poll::Pending => unreachable!("the operation is ready at once"),
+        }
+    }};
 }
 
 fn seconds(n: u64) -> Duration {
@@ -39,8 +41,8 @@ fn floor(c: &mut Criterion) {
     let mut group = c.benchmark_group("floor");
     let counter = AtomicU64::new(0);
     let semaphore = tokio::sync::Semaphore::new(1);
-    group.bench_function("bare operation", |b| b.iter(|| ready(operation())));
-    group.bench_function("boxed operation", |b| b.iter(|| ready(Box::pin(operation()))));
+    group.bench_function("bare operation", |b| b.iter(|| ready!(operation())));
+    group.bench_function("boxed operation", |b| b.iter(|| ready!(Box::pin(operation()))));
     group.bench_function("atomic addition", |b| b.iter(|| counter.fetch_add(1, Ordering::Relaxed)));
     group.bench_function("clock reading", |b| b.iter(tokio::time::Instant::now));
     group.bench_function("semaphore permit", |b| b.iter(|| drop(semaphore.try_acquire())));
@@ -51,7 +53,7 @@ fn floor(c: &mut Criterion) {
 macro_rules! row {
     ($group:ident, $name:literal, $policy:expr) => {
         let policy = $policy.unwrap();
-        $group.bench_function($name, |b| b.iter(|| ready(policy.call(operation))));
+        $group.bench_function($name, |b| b.iter(|| ready!(policy.call(operation))));
     };
 }
 
@@ -100,10 +102,10 @@ fn rejected(c: &mut Criterion) {
         .build()
         .unwrap();
     breaker.admit().unwrap().failure("down");
-    group.bench_function("breaker open", |b| b.iter(|| ready(breaker.call(operation))));
+    group.bench_function("breaker open", |b| b.iter(|| ready!(breaker.call(operation))));
     let breaker = CircuitBreaker::builder().build().unwrap();
     let _isolation = breaker.isolate();
-    group.bench_function("breaker isolated", |b| b.iter(|| ready(breaker.call(operation))));
+    group.bench_function("breaker isolated", |b| b.iter(|| ready!(breaker.call(operation))));
     group.finish();
 }
 
