@@ -80,6 +80,10 @@ impl Budget {
     /// A success: adds the ratio, up to the cap.
     #[inline]
     pub(crate) fn deposit(&self) -> Option<Edge> {
+        // Full is the usual case: no write, so that the successes of many cores share the word's cache line.
+        if balance(self.state.load(Ordering::Relaxed)) == micros(self.cap) {
+            return None;
+        }
         self.add(self.deposit)
     }
 
@@ -141,7 +145,7 @@ impl Budget {
             let before = balance(state);
             let after = before.saturating_add(amount).min(cap);
             if after == before {
-                // Full, or nothing to add: no write, so that the successes of many cores share the word's cache line.
+                // Full, or nothing to add.
                 return None;
             }
             let refilled = state & EMPTIED != 0 && after >= self.refill_mark();
@@ -165,10 +169,12 @@ impl Budget {
 }
 
 /// A state without its flag.
+#[inline]
 fn balance(state: u64) -> u64 {
     state & !EMPTIED
 }
 
+#[inline]
 fn micros(tokens: u32) -> u64 {
     u64::from(tokens).saturating_mul(TOKEN)
 }

@@ -21,6 +21,7 @@ const OCCUPIED: u32 = 1;
 const FAILURE: u32 = 2;
 const SLOW: u32 = 4;
 const FLAG_BITS: u32 = 3;
+const PLAIN_SUCCESS: Outcome = Outcome { failure: false, slow: false };
 /// Distances between generations from here on are negative ones.
 const HALF_AROUND: u32 = 1 << (31 - FLAG_BITS);
 
@@ -67,12 +68,14 @@ impl CountWindow {
     /// Records an outcome and says what the window holds with it.
     #[inline]
     pub(crate) fn record(&self, generation: u32, outcome: Outcome) -> Result<Tally, Stale> {
+        // The usual case. A ring full of plain successes is the same after one more, wherever it begins; a failure whose
+        // difference has yet to arrive comes after it.
+        let before = self.tally(generation);
+        if outcome == PLAIN_SUCCESS && before.is_spotless() && self.is_full(before) {
+            return Ok(before);
+        }
         let entry = self.claim(generation)?;
         let new = entry_of(generation, outcome);
-        // The usual case: what goes out is what comes in, and nothing needs to be written.
-        if entry.load(Ordering::Relaxed) == new {
-            return Ok(self.tally(generation));
-        }
         let swap = |found| (!is_later(found, generation)).then_some(new);
         let old = entry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, swap).map_err(|_| Stale)?;
         let old = if belongs(old, generation) { old } else { 0 };
@@ -90,6 +93,10 @@ impl CountWindow {
     pub(crate) fn tally(&self, generation: u32) -> Tally {
         let totals = self.totals.load(Ordering::Relaxed);
         if same_generation(totals, generation) { tally_of(totals) } else { Tally::default() }
+    }
+
+    fn is_full(&self, tally: Tally) -> bool {
+        usize::try_from(tally.calls).is_ok_and(|calls| calls == self.ring.len())
     }
 
     /// Takes the next place in the ring.
