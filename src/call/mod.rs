@@ -1,0 +1,174 @@
+//! From a public call to the layers and back.
+
+mod operation;
+mod report;
+mod standalone;
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Mutex,
+    task::{self, Poll},
+    time::Duration,
+};
+
+use pin_project::pin_project;
+
+pub(crate) use operation::{Classified, Forwarded};
+pub(crate) use standalone::{standalone, standalone_guard};
+
+use crate::{
+    context::{CallOptions, CallState, Context, Frame, deadline_of},
+    engine::moment::Moment,
+    error::Error,
+    event::Telemetry,
+    outcome::{Classify, Outcome},
+    policy::{Operation, Policy},
+    timed::Timed,
+};
+use operation::{Pinned, Single};
+use report::CallReport;
+
+/// Runs an operation under a policy as one public call, and takes of the outcome what its caller wants.
+//
+// Not an `async fn`, here and wherever a call passes: those store their arguments twice.
+pub(crate) fn drive<'a, P, Op, T, E, R>(
+    telemetry: &'a Telemetry,
+    policy: &'a P,
+    operation: Op,
+    take: impl Fn(Outcome<T, E>) -> R + Send,
+) -> impl Future<Output = R> + Send
+where
+    P: Policy<T, E>,
+    Op: Send + Sync,
+    for<'o> &'o Op: Operation<T, E>,
+    T: Send,
+    E: Send,
+{
+    let root = Frame::root(telemetry, Moment::NEVER, Duration::ZERO);
+    async move {
+        let state = CallState::new(&CallOptions::new());
+        let mut report = CallReport::begin(&state, &root);
+        let attempts = policy.run(&operation, Context::new(&state, &root));
+        let outcome = EachPoll { state: &state, inner: attempts }.await;
+        report.finish(&outcome);
+        take(outcome)
+    }
+}
+
+/// The same with the caller's options. A future of its own, because only a deadline of the caller needs a timer here.
+pub(crate) fn drive_with<'a, P, Op, T, E, R>(
+    telemetry: &'a Telemetry,
+    options: CallOptions,
+    policy: &'a P,
+    operation: Op,
+    take: impl Fn(Outcome<T, E>) -> R + Send,
+) -> impl Future<Output = R> + Send
+where
+    P: Policy<T, E>,
+    Op: Send + Sync,
+    for<'o> &'o Op: Operation<T, E>,
+    T: Send,
+    E: Send,
+{
+    async move {
+        let state = CallState::new(&options);
+        let (deadline, left) = deadline_of(&options, &state.reading);
+        let root = Frame::root(telemetry, deadline, left);
+        let cx = Context::new(&state, &root);
+        let mut report = CallReport::begin(&state, &root);
+        let outcome = if cx.is_late() {
+            Outcome::refused_as_late(cx, None)
+        } else {
+            let timed = Timed::new(deadline, policy.run(&operation, cx));
+            match (EachPoll { state: &state, inner: timed }).await {
+                Ok(outcome) => outcome,
+                Err(late) => late.outcome(cx, &root, None),
+            }
+        };
+        report.finish(&outcome);
+        take(outcome)
+    }
+}
+
+/// What most callers want of an outcome.
+pub(crate) fn result<T, E>(outcome: Outcome<T, E>) -> Result<T, Error<E>> {
+    outcome.result
+}
+
+/// Voids, at the start of each poll, what the call knew about the present.
+#[pin_project]
+struct EachPoll<'a, F> {
+    state: &'a CallState,
+    #[pin]
+    inner: F,
+}
+
+impl<F: Future> Future for EachPoll<'_, F> {
+    type Output = F::Output;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.state.poll_begins();
+        let poll = this.inner.poll(cx);
+        this.state.poll_ends();
+        poll
+    }
+}
+
+/// Runs a single future under a policy as one public call.
+pub(crate) fn guard<'a, P, T, E, F, C>(
+    telemetry: &'a Telemetry,
+    policy: &'a P,
+    classifier: &'a C,
+    future: F,
+) -> impl Future<Output = Result<T, Error<E>>> + Send + use<'a, P, T, E, F, C>
+where
+    P: Policy<T, E>,
+    F: Future<Output = Result<T, E>> + Send,
+    C: Classify<T, E>,
+    T: Send,
+    E: Send,
+{
+    async move {
+        let place = pin!(Some(future));
+        let single = Single { slot: Mutex::new(Some(Pinned::new(place))), classifier };
+        drive(telemetry, policy, single, result).await
+    }
+}
+
+/// The same with the caller's options.
+pub(crate) fn guard_with<'a, P, T, E, F, C>(
+    telemetry: &'a Telemetry,
+    options: CallOptions,
+    policy: &'a P,
+    classifier: &'a C,
+    future: F,
+) -> impl Future<Output = Result<T, Error<E>>> + Send + use<'a, P, T, E, F, C>
+where
+    P: Policy<T, E>,
+    F: Future<Output = Result<T, E>> + Send,
+    C: Classify<T, E>,
+    T: Send,
+    E: Send,
+{
+    async move {
+        let place = pin!(Some(future));
+        let single = Single { slot: Mutex::new(Some(Pinned::new(place))), classifier };
+        drive_with(telemetry, options, policy, single, result).await
+    }
+}
+
+/// Keeps the future of a public call from being polled on and on by a layer that is always ready to go on.
+pub(crate) async fn yield_once() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

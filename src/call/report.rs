@@ -1,0 +1,177 @@
+//! What is reported about a call and its attempts as such: their beginnings and their ends.
+
+use crate::{
+    clock,
+    context::{CallState, Context, Frame},
+    engine::moment::Moment,
+    error::{Error, Reason, Rejection},
+    event::{AttemptEnd, CallOutcome, EventKind},
+    outcome::{Outcome, VerdictKind},
+};
+
+/// Reports the call's end, whichever it is: the one `CallFinished` of each call. Idle without an observer.
+pub(super) struct CallReport<'a> {
+    state: &'a CallState,
+    root: &'a Frame<'a>,
+    /// [`Moment::NEVER`] if nobody listens, or once the end is reported.
+    started: Moment,
+}
+
+impl<'a> CallReport<'a> {
+    #[inline(always)]
+    pub(super) fn begin(state: &'a CallState, root: &'a Frame<'a>) -> Self {
+        let mut report = Self { state, root, started: Moment::NEVER };
+        if root.telemetry().observer.is_some() {
+            let cx = Context::new(state, root);
+            report.started = cx.moment();
+            root.telemetry().emit(None, || EventKind::CallStarted {
+                deadline_left: cx.remaining(),
+                idempotency: cx.idempotency(),
+                priority: cx.priority(),
+            });
+        }
+        report
+    }
+
+    #[inline(always)]
+    pub(super) fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
+        if self.started != Moment::NEVER {
+            let started = std::mem::replace(&mut self.started, Moment::NEVER);
+            let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
+            let ok = Some(outcome.result.is_ok());
+            self.emit(started, CallOutcome::of(outcome), ok, reason, outcome.label(), outcome.is_spent());
+        }
+    }
+
+    #[cold]
+    fn emit(
+        &self,
+        started: Moment,
+        outcome: CallOutcome,
+        ok: Option<bool>,
+        reason: Option<Reason>,
+        label: &'static str,
+        spent: bool,
+    ) {
+        let state = self.state;
+        self.root.telemetry().emit(None, || EventKind::CallFinished {
+            outcome,
+            ok,
+            reason,
+            label,
+            spent,
+            attempts: state.attempts(),
+            hedges: state.hedges(),
+            winner: state.winner(),
+            duration: clock::now().since(started),
+        });
+    }
+}
+
+impl CallReport<'_> {
+    #[cold]
+    fn unfinished(&self) {
+        let panicked = self.state.panicked();
+        let outcome = if panicked { CallOutcome::Panicked } else { CallOutcome::Cancelled };
+        self.emit(self.started, outcome, None, None, outcome.as_str(), false);
+    }
+}
+
+impl Drop for CallReport<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.started != Moment::NEVER {
+            self.unfinished();
+        }
+    }
+}
+
+impl CallOutcome {
+    fn of<T, E>(outcome: &Outcome<T, E>) -> Self {
+        match (&outcome.result, outcome.kind()) {
+            _ if outcome.is_substitute() => Self::Fallback,
+            (Err(Error::Timeout(_)), _) => Self::Timeout,
+            (Err(Error::Rejected(_)), _) | (_, VerdictKind::Rejected) => Self::Rejected,
+            (_, VerdictKind::Success) => Self::Success,
+            (_, VerdictKind::Transient | VerdictKind::Unreached) => Self::Transient,
+            (_, VerdictKind::Throttled) => Self::Throttled,
+            (_, VerdictKind::Failure) => Self::Failure,
+            (_, VerdictKind::Ignored) => Self::Ignored,
+        }
+    }
+}
+
+/// The start and the end of an attempt, whichever it is. Reports nothing without an observer.
+pub(super) struct AttemptReport<'a> {
+    pub(super) cx: Context<'a>,
+    /// [`Moment::NEVER`] if nobody listens, before the attempt begins, or once its end is reported.
+    started: Moment,
+}
+
+impl<'a> AttemptReport<'a> {
+    #[inline]
+    pub(super) fn new(cx: Context<'a>) -> Self {
+        Self { cx, started: Moment::NEVER }
+    }
+
+    #[inline(always)]
+    pub(super) fn begin(&mut self) -> bool {
+        let cx = self.cx;
+        if !cx.operation_starts() {
+            return false;
+        }
+        if cx.telemetry().observer.is_some() {
+            self.started = cx.moment();
+            cx.telemetry().emit(None, || EventKind::AttemptStarted { attempt: cx.attempt(), hedge: cx.hedge() });
+        }
+        true
+    }
+
+    #[inline(always)]
+    pub(super) fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
+        if self.started != Moment::NEVER {
+            let started = std::mem::replace(&mut self.started, Moment::NEVER);
+            self.emit(started, Some(outcome.kind()), outcome.label(), AttemptEnd::Completed);
+        }
+    }
+
+    #[cold]
+    fn emit(&self, started: Moment, verdict: Option<VerdictKind>, label: &'static str, end: AttemptEnd) {
+        let cx = self.cx;
+        cx.telemetry().emit(None, || EventKind::AttemptFinished {
+            attempt: cx.attempt(),
+            hedge: cx.hedge(),
+            verdict,
+            label,
+            duration: clock::now().since(started),
+            probe: cx.is_probe(),
+            end,
+        });
+    }
+}
+
+impl AttemptReport<'_> {
+    #[cold]
+    fn unfinished(&self) {
+        let cx = self.cx;
+        let end = if cx.has_panicked() {
+            AttemptEnd::Panicked
+        } else if cx.is_superseded() {
+            AttemptEnd::Superseded
+        } else if clock::now() >= cx.deadline_moment() {
+            AttemptEnd::TimedOut
+        } else {
+            AttemptEnd::Cancelled
+        };
+        self.emit(self.started, None, end.as_str(), end);
+    }
+}
+
+impl Drop for AttemptReport<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.started != Moment::NEVER {
+            self.unfinished();
+        }
+    }
+}
