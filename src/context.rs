@@ -246,10 +246,12 @@ impl CallState {
 /// }
 /// ```
 pub struct Frame<'a> {
+    state: &'a CallState,
     parent: Option<&'a Frame<'a>>,
     telemetry: &'a Telemetry,
-    /// The nearest deadline, and whose it is.
-    deadline: Moment,
+    /// The nearest deadline. [`UNKNOWN`] until somebody needs it: that is when the limit begins.
+    deadline: AtomicU64,
+    /// This frame's own limit, [`NO_LIMIT`] if it has none.
     limit_nanos: u64,
     scope: Scope,
     phase: AtomicU8,
@@ -259,23 +261,31 @@ pub struct Frame<'a> {
     last_start: AtomicU64,
 }
 
+/// No moment is zero: see the epoch of the clock.
+const UNKNOWN: u64 = 0;
+const NO_LIMIT: u64 = u64::MAX;
+
 impl<'a> Frame<'a> {
-    pub(crate) fn root(telemetry: &'a Telemetry, deadline: Moment, limit: Duration) -> Self {
-        Self::of(None, telemetry, deadline, nanos(limit), Scope::Deadline)
+    /// The frame of a whole call, whose caller may have a deadline of his own.
+    #[inline(always)]
+    pub(crate) fn root(state: &'a CallState, telemetry: &'a Telemetry, deadline: Moment, limit: Duration) -> Self {
+        Self::of(state, None, telemetry, deadline.nanos(), nanos(limit), Scope::Deadline)
     }
 
     #[inline(always)]
     fn of(
+        state: &'a CallState,
         parent: Option<&'a Frame<'a>>,
         telemetry: &'a Telemetry,
-        deadline: Moment,
+        deadline: u64,
         limit_nanos: u64,
         scope: Scope,
     ) -> Self {
         Self {
+            state,
             parent,
             telemetry,
-            deadline,
+            deadline: AtomicU64::new(deadline),
             limit_nanos,
             scope,
             phase: AtomicU8::new(Phase::Entry.code()),
@@ -286,31 +296,37 @@ impl<'a> Frame<'a> {
         }
     }
 
+    #[inline(always)]
+    fn inside(parent: &'a Frame<'a>, telemetry: &'a Telemetry, limit_nanos: u64, scope: Scope) -> Self {
+        Self::of(parent.state, Some(parent), telemetry, UNKNOWN, limit_nanos, scope)
+    }
+
     /// A part of the call with attempts of its own: for a policy that runs several at once, one for each.
     #[must_use]
     #[inline]
     pub fn new(cx: Context<'a>) -> Self {
-        let parent = cx.frame;
-        Self::of(Some(parent), parent.telemetry, parent.deadline, parent.limit_nanos, parent.scope)
+        Self::inside(cx.frame, cx.frame.telemetry, NO_LIMIT, Scope::Total)
     }
 
     /// A part of the call that may take so long from now. The nearest deadline is published to all that is inside: no
     /// attempt begins after it. Whoever publishes one ends the attempt at it: a timeout inside that would end later
     /// relies on that, and sets no timer.
     #[must_use]
-    #[inline(always)]
     pub fn with_limit(cx: Context<'a>, limit: Duration) -> Self {
-        let own = cx.moment().after(limit);
-        let parent = cx.frame;
-        if own < parent.deadline {
-            Self::of(Some(parent), parent.telemetry, own, nanos(limit), cx.scope())
-        } else {
-            Self::new(cx)
-        }
+        let frame = Self::with_limit_once_pending(cx, limit);
+        frame.deadline();
+        frame
+    }
+
+    /// The same, except that the time begins when somebody first asks for the deadline. Whoever ends the attempt at it
+    /// asks when the attempt is first pending; what is ready at once costs no reading of the clock.
+    #[inline(always)]
+    pub(crate) fn with_limit_once_pending(cx: Context<'a>, limit: Duration) -> Self {
+        Self::inside(cx.frame, cx.frame.telemetry, nanos(limit), cx.scope())
     }
 
     pub(crate) fn with_telemetry(cx: Context<'a>, telemetry: &'a Telemetry) -> Self {
-        Self { telemetry, ..Self::new(cx) }
+        Self::inside(cx.frame, telemetry, NO_LIMIT, Scope::Total)
     }
 
     pub(crate) fn telemetry(&self) -> &'a Telemetry {
@@ -324,12 +340,44 @@ impl<'a> Frame<'a> {
         self.started.load(Relaxed)
     }
 
-    /// The nearest deadline, if it is this frame's own and not one of those around it.
+    /// The nearest deadline. The limits that have not begun yet begin now.
     #[inline]
+    pub(crate) fn deadline(&self) -> Moment {
+        match self.deadline.load(Relaxed) {
+            UNKNOWN => self.begin(),
+            nanos => Moment::from_nanos(nanos),
+        }
+    }
+
+    #[inline(never)]
+    fn begin(&self) -> Moment {
+        let outer = self.parent.map_or(Moment::NEVER, Self::deadline);
+        let nearest = match self.limit_nanos {
+            NO_LIMIT => outer,
+            limit => self.state.reading.get().after(Duration::from_nanos(limit)).min(outer),
+        };
+        self.deadline.store(nearest.nanos(), Relaxed);
+        nearest
+    }
+
+    /// The nearest deadline of those that are set: nobody has waited yet for what has none.
+    #[inline]
+    pub(crate) fn deadline_so_far(&self) -> Moment {
+        let mut frame = self;
+        loop {
+            match (frame.deadline.load(Relaxed), frame.parent) {
+                (UNKNOWN, Some(parent)) => frame = parent,
+                (nanos, _) => return Moment::from_nanos(nanos),
+            }
+        }
+    }
+
+    /// The nearest deadline, if it is this frame's own and not one of those around it.
     pub(crate) fn own_deadline(&self) -> Moment {
+        let deadline = self.deadline();
         match self.parent {
-            Some(parent) if parent.deadline <= self.deadline => Moment::NEVER,
-            _ => self.deadline,
+            Some(parent) if parent.deadline() <= deadline => Moment::NEVER,
+            _ => deadline,
         }
     }
 
@@ -341,7 +389,8 @@ impl<'a> Frame<'a> {
     /// attempts within it. A policy that publishes a deadline ends its attempt with this.
     #[must_use]
     pub fn timed_out(&'a self) -> TimedOut {
-        let owner = self.around().take_while(|frame| frame.deadline == self.deadline).last().unwrap_or(self);
+        let deadline = self.deadline();
+        let owner = self.around().take_while(|frame| frame.deadline() == deadline).last().unwrap_or(self);
         TimedOut {
             limit: Duration::from_nanos(owner.limit_nanos),
             scope: owner.scope,
@@ -371,7 +420,7 @@ impl<'a> Frame<'a> {
 impl fmt::Debug for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Frame")
-            .field("deadline", &instant_of(self.deadline))
+            .field("deadline", &instant_of(self.deadline_so_far()))
             .field("phase", &self.phase())
             .field("attempts_started", &self.attempts_started())
             .finish_non_exhaustive()
@@ -383,14 +432,13 @@ impl fmt::Debug for Frame<'_> {
 /// It is passed by value from layer to layer; a layer that changes something hands a changed copy inward.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    state: &'a CallState,
     frame: &'a Frame<'a>,
     attempt: u32,
     hedge: u16,
     flags: u16,
 }
 
-const _: () = assert!(size_of::<Context<'_>>() <= 24, "a context is passed by value through every layer");
+const _: () = assert!(size_of::<Context<'_>>() <= 16, "a context is passed by value through every layer");
 
 /// Something outside may attempt this more than once: a limit is one attempt's, not the whole call's.
 const REPEATED: u16 = 1;
@@ -399,8 +447,8 @@ const PROBE: u16 = 2;
 
 impl<'a> Context<'a> {
     #[inline]
-    pub(crate) fn new(state: &'a CallState, frame: &'a Frame<'a>) -> Self {
-        Self { state, frame, attempt: 1, hedge: 0, flags: 0 }
+    pub(crate) fn new(frame: &'a Frame<'a>) -> Self {
+        Self { frame, attempt: 1, hedge: 0, flags: 0 }
     }
 
     /// The name of the pipeline, if there is one.
@@ -425,25 +473,26 @@ impl<'a> Context<'a> {
     /// Whether the operation may be carried out more than once.
     #[must_use]
     pub fn idempotency(&self) -> Idempotency {
-        self.state.idempotency
+        self.frame.state.idempotency
     }
 
     /// How much the call matters.
     #[must_use]
     pub fn priority(&self) -> Priority {
-        self.state.priority
+        self.frame.state.priority
     }
 
-    /// The nearest deadline of all that limits what is inside.
+    /// The nearest deadline of all that limits what is inside. The time of a timeout that nobody has waited for yet begins
+    /// now.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        instant_of(self.frame.deadline)
+        instant_of(self.frame.deadline())
     }
 
     /// The time until the nearest deadline; zero if it has passed.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let deadline = self.frame.deadline;
+        let deadline = self.frame.deadline();
         (deadline != Moment::NEVER).then(|| deadline.since(self.moment()))
     }
 
@@ -479,7 +528,7 @@ impl<'a> Context<'a> {
     where
         'a: 'f,
     {
-        Context { state: self.state, frame, attempt: self.attempt, hedge: self.hedge, flags: self.flags }
+        Context { frame, attempt: self.attempt, hedge: self.hedge, flags: self.flags }
     }
 
     /// Reports an event of a policy. The closure runs only if someone listens.
@@ -492,17 +541,17 @@ impl<'a> Context<'a> {
     #[must_use]
     #[inline]
     pub fn to_attempt(&self) -> Attempt {
-        Attempt { number: self.attempt, hedge: self.hedge(), deadline: self.frame.deadline }
+        Attempt { number: self.attempt, hedge: self.hedge(), deadline: self.frame.deadline() }
     }
 
     #[inline]
     pub(crate) fn moment(&self) -> Moment {
-        self.state.reading.get()
+        self.frame.state.reading.get()
     }
 
     #[inline]
     pub(crate) fn state(&self) -> &'a CallState {
-        self.state
+        self.frame.state
     }
 
     #[inline]
@@ -517,7 +566,12 @@ impl<'a> Context<'a> {
 
     /// The nearest deadline as a moment.
     pub(crate) fn deadline_moment(&self) -> Moment {
-        self.frame.deadline
+        self.frame.deadline()
+    }
+
+    /// The nearest deadline of those that are set, to ask in a `Drop`: a limit that has not begun has not passed.
+    pub(crate) fn deadline_so_far(&self) -> Moment {
+        self.frame.deadline_so_far()
     }
 
     pub(crate) fn as_probe(mut self) -> Self {
@@ -547,7 +601,8 @@ impl<'a> Context<'a> {
     /// Whether the nearest deadline has passed.
     #[inline]
     pub(crate) fn is_late(&self) -> bool {
-        self.frame.deadline != Moment::NEVER && self.moment() >= self.frame.deadline
+        let deadline = self.frame.deadline_so_far();
+        deadline != Moment::NEVER && self.moment() >= deadline
     }
 
     /// The attempt reaches the operation now, unless it is too late for that.
@@ -556,9 +611,10 @@ impl<'a> Context<'a> {
         if self.is_late() {
             return false;
         }
-        bump(&self.state.attempts);
+        let state = self.frame.state;
+        bump(&state.attempts);
         if self.hedge > 0 {
-            bump(&self.state.hedges);
+            bump(&state.hedges);
         }
         for frame in self.frame.around() {
             frame.phase.store(Phase::Attempt.code(), Relaxed);
@@ -573,16 +629,17 @@ impl<'a> Context<'a> {
     /// Marks that the operation of this attempt runs: a panic that passes through here is the operation's.
     #[inline(always)]
     pub(crate) fn operation_polled<R>(&self, poll: impl FnOnce() -> R) -> R {
-        self.state.runs.store(OPERATION.saturating_add(self.hedge), Relaxed);
+        let state = self.frame.state;
+        state.runs.store(OPERATION.saturating_add(self.hedge), Relaxed);
         let result = poll();
-        self.state.runs.store(LAYERS, Relaxed);
-        self.state.reading.clear();
+        state.runs.store(LAYERS, Relaxed);
+        state.reading.clear();
         result
     }
 
     /// Whether the operation of this very attempt panicked, and not one beside it.
     pub(crate) fn has_panicked(&self) -> bool {
-        self.state.runs.load(Relaxed) == OPERATION.saturating_add(self.hedge)
+        self.frame.state.runs.load(Relaxed) == OPERATION.saturating_add(self.hedge)
     }
 
     /// Whether an attempt that is being dropped lost a race.
@@ -597,7 +654,7 @@ impl fmt::Debug for Context<'_> {
             .field("pipeline", &self.pipeline())
             .field("attempt", &self.attempt)
             .field("hedge", &self.hedge)
-            .field("deadline", &self.deadline())
+            .field("deadline", &instant_of(self.deadline_so_far()))
             .finish_non_exhaustive()
     }
 }

@@ -255,7 +255,7 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        let classified = Classified { make: move |_| operation(), classifier: &self.classifier };
+        let classified = Classified { make: move |_: Context<'_>| operation(), classifier: &self.classifier };
         call::drive(&self.telemetry, &self.policy, classified, call::result)
     }
 
@@ -277,7 +277,8 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        let classified = Classified { make: operation, classifier: &self.classifier };
+        let classified =
+            Classified { make: move |cx: Context<'_>| operation(cx.to_attempt()), classifier: &self.classifier };
         call::drive_with(&self.telemetry, options, &self.policy, classified, call::result)
     }
 
@@ -291,7 +292,7 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        let classified = Classified { make: move |_| operation(), classifier: &self.classifier };
+        let classified = Classified { make: move |_: Context<'_>| operation(), classifier: &self.classifier };
         call::drive(&self.telemetry, &self.policy, classified, |outcome| outcome)
     }
 
@@ -309,7 +310,8 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        let classified = Classified { make: operation, classifier: &self.classifier };
+        let classified =
+            Classified { make: move |cx: Context<'_>| operation(cx.to_attempt()), classifier: &self.classifier };
         call::drive_with(&self.telemetry, options, &self.policy, classified, |outcome| outcome)
     }
 
@@ -342,7 +344,7 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        let forwarded = Forwarded { make: move |_| operation() };
+        let forwarded = Forwarded { make: move |_: Context<'_>| operation() };
         call::drive(&self.telemetry, &self.policy, forwarded, call::result)
     }
 
@@ -366,7 +368,7 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        let forwarded = Forwarded { make: operation };
+        let forwarded = Forwarded { make: move |cx: Context<'_>| operation(cx.to_attempt()) };
         call::drive_with(&self.telemetry, options, &self.policy, forwarded, call::result)
     }
 

@@ -28,12 +28,12 @@ pub(crate) const STALL: Duration = Duration::from_millis(100);
 /// The inner future is always polled first. The timer is made when the inner future is first pending. One that fires so
 /// late that the process must have stood still gives the rest of the process one turn to deliver what has arrived.
 #[pin_project]
-pub(crate) struct Timed<F> {
+pub(crate) struct Timed<F, D = Moment> {
     #[pin]
     inner: F,
     #[pin]
     timer: Option<Sleep>,
-    at: Moment,
+    due: D,
     /// The timer was so late that the rest of the process got a turn.
     stalled: bool,
 }
@@ -42,15 +42,33 @@ pub(crate) struct Timed<F> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Late(pub(crate) Duration);
 
-impl<F> Timed<F> {
+/// When the time is up: asked when the inner future is first pending, and of no interest before.
+pub(crate) trait Due {
     /// [`Moment::NEVER`] makes no timer at all.
-    #[inline]
-    pub(crate) fn new(at: Moment, inner: F) -> Self {
-        Self { inner, timer: None, at, stalled: false }
+    fn at(&self) -> Moment;
+}
+
+impl Due for Moment {
+    fn at(&self) -> Moment {
+        *self
     }
 }
 
-impl<F: Future> Future for Timed<F> {
+/// At the frame's own deadline. Where an outer one is as near, the outer one ends this, and no timer is needed here.
+impl Due for &Frame<'_> {
+    fn at(&self) -> Moment {
+        self.own_deadline()
+    }
+}
+
+impl<F, D> Timed<F, D> {
+    #[inline(always)]
+    pub(crate) fn new(due: D, inner: F) -> Self {
+        Self { inner, timer: None, due, stalled: false }
+    }
+}
+
+impl<F: Future, D: Due> Future for Timed<F, D> {
     type Output = Result<F::Output, Late>;
 
     #[inline(always)]
@@ -59,13 +77,14 @@ impl<F: Future> Future for Timed<F> {
         if let Poll::Ready(output) = this.inner.poll(cx) {
             return Poll::Ready(Ok(output));
         }
+        let at = this.due.at();
         if *this.stalled {
-            return Poll::Ready(Err(Late::after(*this.at)));
+            return Poll::Ready(Err(Late::after(at)));
         }
         let is_new = this.timer.is_none();
         if is_new {
-            match instant_of(*this.at) {
-                Some(at) => this.timer.set(Some(sleep_until(at))),
+            match instant_of(at) {
+                Some(instant) => this.timer.set(Some(sleep_until(instant))),
                 None => return Poll::Pending,
             }
         }
@@ -76,10 +95,10 @@ impl<F: Future> Future for Timed<F> {
             return Poll::Pending;
         }
         let now = clock::now();
-        if !is_ready && now < *this.at {
+        if !is_ready && now < at {
             return Poll::Pending;
         }
-        let late = Late(now.since(*this.at));
+        let late = Late(now.since(at));
         if late.is_stall() {
             *this.stalled = true;
             cx.waker().wake_by_ref();

@@ -322,6 +322,37 @@ fn a_call_that_is_ready_at_once_makes_no_timer() {
     assert!(makes_one.is_err(), "or this test shows nothing");
 }
 
+/// Works on without waiting while the clock moves on, then waits for ever.
+async fn busy_then_pending() -> Result<u32, Verdict> {
+    advance(ms(80)).await;
+    pending().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_all_timeouts_begins_when_the_operation_is_first_pending() {
+    let total = Pipeline::builder("p").timeout(ms(100)).retry(retry(2, ms(0))).build().unwrap();
+    let begun = Instant::now();
+    assert_eq!(timed_out(total.call(busy_then_pending).await).scope(), Scope::Total);
+    assert_eq!(begun.elapsed(), ms(180));
+
+    let both = Pipeline::builder("p").timeout(ms(250)).retry(retry(2, ms(0))).timeout(ms(100)).build().unwrap();
+    let begun = Instant::now();
+    assert_eq!(timed_out(both.call(busy_then_pending).await).scope(), Scope::Total);
+    assert_eq!(begun.elapsed(), ms(330), "the second attempt begins at 180 and would last until 360");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_begins_at_once_for_an_operation_that_asks_for_its_deadline() {
+    let timeout = Timeout::new(ms(100)).unwrap();
+    let begun = Instant::now();
+    let call = timeout.call_with(CallOptions::new(), |attempt: Attempt| {
+        assert_eq!(attempt.deadline(), Some(Instant::now() + ms(100)));
+        busy_then_pending()
+    });
+    timed_out(call.await);
+    assert_eq!(begun.elapsed(), ms(100));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_attempt_is_told_how_much_time_is_left() {
     let timeout = Timeout::new(ms(50)).unwrap();

@@ -45,11 +45,11 @@ where
     T: Send,
     E: Send,
 {
-    let root = Frame::root(telemetry, Moment::NEVER, Duration::ZERO);
     async move {
         let state = CallState::new(&CallOptions::new());
-        let mut report = CallReport::begin(&state, &root);
-        let attempts = policy.run(&operation, Context::new(&state, &root));
+        let root = Frame::root(&state, telemetry, Moment::NEVER, Duration::ZERO);
+        let mut report = CallReport::begin(&root);
+        let attempts = policy.run(&operation, Context::new(&root));
         let outcome = EachPoll { state: &state, inner: attempts }.await;
         report.finish(&outcome);
         take(outcome)
@@ -74,9 +74,9 @@ where
     async move {
         let state = CallState::new(&options);
         let (deadline, left) = deadline_of(&options, &state.reading);
-        let root = Frame::root(telemetry, deadline, left);
-        let cx = Context::new(&state, &root);
-        let mut report = CallReport::begin(&state, &root);
+        let root = Frame::root(&state, telemetry, deadline, left);
+        let cx = Context::new(&root);
+        let mut report = CallReport::begin(&root);
         let outcome = if cx.is_late() {
             Outcome::refused_as_late(cx, None)
         } else {

@@ -11,7 +11,7 @@ use pin_project::pin_project;
 
 use super::report::AttemptReport;
 use crate::{
-    context::{Attempt, Context},
+    context::Context,
     error::{Error, Reason, Rejection},
     name::Name,
     outcome::{Classify, Outcome},
@@ -28,7 +28,7 @@ impl<T, E, F, Fut, C> Operation<T, E> for &Classified<'_, F, C>
 where
     T: Send,
     E: Send,
-    F: Fn(Attempt) -> Fut + Sync,
+    F: Fn(Context<'_>) -> Fut + Sync,
     Fut: Future<Output = Result<T, E>> + Send,
     C: Classify<T, E>,
 {
@@ -52,7 +52,7 @@ struct ClassifiedAttempt<'o, 'c, F, Fut, C> {
 
 impl<T, E, F, Fut, C> Future for ClassifiedAttempt<'_, '_, F, Fut, C>
 where
-    F: Fn(Attempt) -> Fut,
+    F: Fn(Context<'_>) -> Fut,
     Fut: Future<Output = Result<T, E>>,
     C: Classify<T, E>,
 {
@@ -70,7 +70,7 @@ where
                 *this.ended = true;
                 return Poll::Ready(Outcome::refused_as_late(cx, None));
             }
-            this.future.set(Some(cx.operation_polled(|| (this.operation.make)(cx.to_attempt()))));
+            this.future.set(Some(cx.operation_polled(|| (this.operation.make)(cx))));
         }
         let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
         let Poll::Ready(result) = cx.operation_polled(|| future.poll(task)) else { return Poll::Pending };
@@ -91,7 +91,7 @@ impl<T, E, F, Fut> Operation<T, E> for &Forwarded<F>
 where
     T: Send,
     E: Send,
-    F: Fn(Attempt) -> Fut + Sync,
+    F: Fn(Context<'_>) -> Fut + Sync,
     Fut: Future<Output = Outcome<T, E>> + Send,
 {
     #[inline]
@@ -185,8 +185,8 @@ struct InOperation<'w, 'c, F> {
 
 impl<'w, 'c, F> InOperation<'w, 'c, F> {
     #[inline(always)]
-    fn new(cx: &'w Context<'c>, make: impl FnOnce(Attempt) -> F) -> Self {
-        Self { cx, inner: cx.operation_polled(|| make(cx.to_attempt())) }
+    fn new(cx: &'w Context<'c>, make: impl FnOnce(Context<'_>) -> F) -> Self {
+        Self { cx, inner: cx.operation_polled(|| make(*cx)) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     clock,
-    context::{CallState, Context, Frame},
+    context::{Context, Frame},
     engine::moment::Moment,
     error::{Error, Reason, Rejection},
     event::{AttemptEnd, CallOutcome, EventKind},
@@ -11,7 +11,6 @@ use crate::{
 
 /// Reports the call's end, whichever it is: the one `CallFinished` of each call. Idle without an observer.
 pub(super) struct CallReport<'a> {
-    state: &'a CallState,
     root: &'a Frame<'a>,
     /// [`Moment::NEVER`] if nobody listens, or once the end is reported.
     started: Moment,
@@ -19,10 +18,10 @@ pub(super) struct CallReport<'a> {
 
 impl<'a> CallReport<'a> {
     #[inline(always)]
-    pub(super) fn begin(state: &'a CallState, root: &'a Frame<'a>) -> Self {
-        let mut report = Self { state, root, started: Moment::NEVER };
+    pub(super) fn begin(root: &'a Frame<'a>) -> Self {
+        let mut report = Self { root, started: Moment::NEVER };
         if root.telemetry().observer.is_some() {
-            let cx = Context::new(state, root);
+            let cx = Context::new(root);
             report.started = cx.moment();
             root.telemetry().emit(None, || EventKind::CallStarted {
                 deadline_left: cx.remaining(),
@@ -53,7 +52,7 @@ impl<'a> CallReport<'a> {
         label: &'static str,
         spent: bool,
     ) {
-        let state = self.state;
+        let state = Context::new(self.root).state();
         self.root.telemetry().emit(None, || EventKind::CallFinished {
             outcome,
             ok,
@@ -71,7 +70,7 @@ impl<'a> CallReport<'a> {
 impl CallReport<'_> {
     #[cold]
     fn unfinished(&self) {
-        let panicked = self.state.panicked();
+        let panicked = Context::new(self.root).state().panicked();
         let outcome = if panicked { CallOutcome::Panicked } else { CallOutcome::Cancelled };
         self.emit(self.started, outcome, None, None, outcome.as_str(), false);
     }
@@ -158,7 +157,7 @@ impl AttemptReport<'_> {
             AttemptEnd::Panicked
         } else if cx.is_superseded() {
             AttemptEnd::Superseded
-        } else if clock::now() >= cx.deadline_moment() {
+        } else if clock::now() >= cx.deadline_so_far() {
             AttemptEnd::TimedOut
         } else {
             AttemptEnd::Cancelled

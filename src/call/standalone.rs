@@ -26,7 +26,7 @@ macro_rules! standalone {
                 E: Send,
             {
                 let classified =
-                    $crate::call::Classified { make: move |_| operation(), classifier: &$crate::DefaultClassifier };
+                    $crate::call::Classified { make: move |_: $crate::Context<'_>| operation(), classifier: &$crate::DefaultClassifier };
                 $crate::call::drive($crate::event::Telemetry::SILENT, self, classified, $crate::call::result)
             }
 
@@ -47,7 +47,8 @@ macro_rules! standalone {
                 T: Send,
                 E: Send,
             {
-                let classified = $crate::call::Classified { make: operation, classifier: &$crate::DefaultClassifier };
+                let make = move |cx: $crate::Context<'_>| operation(cx.to_attempt());
+                let classified = $crate::call::Classified { make, classifier: &$crate::DefaultClassifier };
                 let telemetry = $crate::event::Telemetry::SILENT;
                 $crate::call::drive_with(telemetry, options, self, classified, $crate::call::result)
             }

@@ -42,6 +42,10 @@ use crate::{
 /// them all attempts with the waits between them. [`TimedOut::scope`](crate::TimedOut::scope) says which it was, and
 /// [`TimedOut::phase`](crate::TimedOut::phase) what the call was doing.
 ///
+/// Its time begins when the operation is first pending, or sooner if anyone asks for the deadline: what a call does
+/// without waiting is the work of this process, not of the dependency. It begins for all timeouts around an operation
+/// at the same moment.
+///
 /// It publishes its deadline inward: everything inside sees the nearest one in the [`Context`] and in the
 /// [`Attempt`](crate::Attempt), no attempt begins after it, and a retry does not sleep towards it. Of equal nested
 /// deadlines the outer one is reported.
@@ -71,8 +75,7 @@ use crate::{
 ///
 /// # Cost
 ///
-/// A timer is made when the operation is first pending. One that is ready at once pays for a reading of the clock, which
-/// all layers of the call share.
+/// A timer is made, and the clock read, when the operation is first pending. One that is ready at once costs neither.
 ///
 /// # Events
 ///
@@ -171,9 +174,8 @@ impl<T: Send, E: Send> Policy<T, E> for Timeout {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         async move {
-            let frame = Frame::with_limit(cx, self.limit);
-            // Where an outer deadline is as near, the outer one ends this, and no timer is needed here.
-            match Timed::new(frame.own_deadline(), op.attempt(cx.within(&frame))).await {
+            let frame = Frame::with_limit_once_pending(cx, self.limit);
+            match Timed::new(&frame, op.attempt(cx.within(&frame))).await {
                 Ok(outcome) => outcome,
                 Err(late) => late.outcome(cx, &frame, Some(&self.id)),
             }

@@ -187,7 +187,7 @@ impl<'p> Admitted<'p, '_> {
     #[cold]
     fn abandon(&self, ticket: Ticket<'p>) {
         let now = clock::now();
-        let deadline = self.cx.deadline_moment();
+        let deadline = self.cx.deadline_so_far();
         if !self.has_reached_operation() {
             self.record(|changes| ticket.abandon(|| now, changes));
         } else if self.polling && self.cx.state().operation_panicked() {

@@ -350,7 +350,7 @@ impl Drop for Sample<'_> {
             return;
         }
         let now = clock::now();
-        let deadline = self.cx.deadline_moment();
+        let deadline = self.cx.deadline_so_far();
         if self.cx.is_superseded() || (now >= deadline && now.since(deadline) <= STALL) {
             self.record(now, self.delay());
         }
