@@ -63,6 +63,7 @@ struct Call {
     at: u64,
     failed: bool,
     slow: bool,
+    label: &'static str,
 }
 
 /// A probe that is out.
@@ -202,9 +203,10 @@ impl Model {
         match &mut self.mode {
             _ if !still_counts => return false,
             Mode::Closed { calls } => {
-                calls.push(Call { at: self.now, failed, slow });
+                calls.push(Call { at: self.now, failed, slow, label });
+                let last = calls.iter().rev().find(|call| call.failed || call.slow).map_or("", |call| call.label);
                 if let Some(trigger) = self.threshold() {
-                    self.open(self.now, trigger, label);
+                    self.open(self.now, trigger, last);
                 }
             }
             _ => self.count_probe(self.now, !(failed || slow), "Probe", label),

@@ -1,6 +1,9 @@
 //! What is known of the calls of a closed phase, and whether it is enough to open the circuit.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use crate::engine::{
     moment::Moment,
@@ -36,17 +39,18 @@ impl<F: FnOnce() -> Moment> Reading<F> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finished {
     pub(super) outcome: Outcome,
-    label: &'static str,
+    /// None for a success that was fast enough.
+    label: Option<&'static str>,
 }
 
 impl Finished {
     #[inline]
     pub(super) fn success(slow: bool) -> Self {
-        Self { outcome: Outcome { failure: false, slow }, label: if slow { SLOW } else { "" } }
+        Self { outcome: Outcome { failure: false, slow }, label: slow.then_some(SLOW) }
     }
 
     pub(super) fn failure(slow: bool, label: &'static str) -> Self {
-        Self { outcome: Outcome { failure: true, slow }, label }
+        Self { outcome: Outcome { failure: true, slow }, label: Some(label) }
     }
 }
 
@@ -60,7 +64,7 @@ pub(super) struct Cause {
 
 impl Cause {
     pub(super) fn new(trigger: Trigger, tally: Tally, finished: Finished) -> Self {
-        Self { trigger, tally, label: finished.label }
+        Self { trigger, tally, label: finished.label.unwrap_or_default() }
     }
 }
 
@@ -81,6 +85,9 @@ pub(super) struct Evidence {
     slow_rate: Option<f64>,
     min_in_time: u32,
     min_in_count: u32,
+    /// How the last call that was no success went, to tell if a success then fills the window. A lock of std's in the
+    /// models too: it is only taken by what failed, and guards nothing else.
+    last_label: Mutex<&'static str>,
 }
 
 impl Evidence {
@@ -94,6 +101,7 @@ impl Evidence {
             min_in_time: settings.min_calls,
             // More calls than the window has room for would never be seen. Time has room for any number.
             min_in_count: settings.count_window.map_or(settings.min_calls, |size| settings.min_calls.min(size)),
+            last_label: Mutex::new(""),
         }
     }
 
@@ -119,6 +127,9 @@ impl Evidence {
         now: &mut Reading<F>,
     ) -> Result<Option<Cause>, Stale> {
         let outcome = finished.outcome;
+        if let Some(label) = finished.label {
+            self.keep(label);
+        }
         let in_time = match &self.time {
             Some(time) => time.record(generation, outcome, now.get())?,
             None => None,
@@ -150,7 +161,14 @@ impl Evidence {
     ) -> Option<Cause> {
         let tripped =
             self.tripped_by_rate(in_time, in_count).or_else(|| self.tripped_by_streak(run?, now, in_time.or(in_count)));
-        tripped.map(|(trigger, tally)| Cause::new(trigger, tally, finished))
+        let (trigger, tally) = tripped?;
+        let last = || *self.last_label.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Cause { trigger, tally, label: finished.label.unwrap_or_else(last) })
+    }
+
+    #[cold]
+    fn keep(&self, label: &'static str) {
+        *self.last_label.lock().unwrap_or_else(PoisonError::into_inner) = label;
     }
 
     /// The window to show to people, with its rates if it holds enough calls, and the run of failures.

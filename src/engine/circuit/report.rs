@@ -73,7 +73,7 @@ pub struct Opening {
     pub slow_rate: f64,
     /// The calls in the window then.
     pub calls: u32,
-    /// The label of the failure that did it; empty if a success did, by filling the window up to `min_calls`.
+    /// The label of the failure that did it, or of the last one if a success did by filling the window.
     pub label: &'static str,
 }
 
@@ -89,7 +89,8 @@ pub(crate) enum Change {
         calls: u64,
         open_for: Duration,
         reopenings: u32,
-        /// The label of the failure that tripped it; [`SLOW`], [`LEASE`] or empty where it was no failure.
+        /// The label of the failure that tripped it, or of the last one if a success did; [`SLOW`] or [`LEASE`] where it was
+        /// no failure.
         label: &'static str,
     },
     HalfOpened {

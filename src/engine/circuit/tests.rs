@@ -147,7 +147,7 @@ fn it_opens_at_the_rate_itself_and_not_below_it() {
 fn a_success_that_brings_the_calls_to_the_minimum_opens_it() {
     let bench = Bench::new(last(5, 5));
     assert!(bench.closed_after("FFFS"));
-    assert!(matches!(bench.succeed()[..], [Change::Opened { calls: 5, label: "", .. }]));
+    assert!(matches!(bench.succeed()[..], [Change::Opened { calls: 5, label: "boom", .. }]));
     // The same in a time window, where successes usually skip the sum.
     assert!(!Bench::new(settings()).closed_after("FFFFFSSSSS"));
 }
