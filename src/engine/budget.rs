@@ -206,7 +206,7 @@ fn next_id() -> NonZeroU32 {
     NonZeroU32::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU32::MIN)
 }
 
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests {
     use proptest::{collection::vec, prelude::any, prop_assert, prop_assert_eq, proptest};
 

@@ -3,7 +3,7 @@
 pub(crate) mod backoff;
 pub(crate) mod budget;
 #[cfg(test)]
-mod checks;
+pub(crate) mod checks;
 pub(crate) mod circuit;
 pub(crate) mod moment;
 pub(crate) mod quantile;

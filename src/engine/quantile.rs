@@ -320,7 +320,7 @@ fn two_to(power: u32) -> u64 {
     1_u64.checked_shl(power).unwrap_or(u64::MAX)
 }
 
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests {
     use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 

@@ -79,7 +79,7 @@ pub(super) fn from_nanos(nanos: u128) -> Duration {
     }
 }
 
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests {
     use std::{thread, time::Duration};
 

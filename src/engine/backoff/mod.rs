@@ -417,5 +417,5 @@ impl fmt::Display for Number {
     }
 }
 
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests;

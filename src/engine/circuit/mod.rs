@@ -32,16 +32,16 @@ mod settings;
 mod transitions;
 mod word;
 
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod reference;
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests;
 
 use std::{fmt, num::NonZeroU64, sync::PoisonError, time::Duration};
 
 pub(crate) use report::{Change, Refusal, Snapshot, State};
 pub use report::{ClosedBy, Opening, Recorded, Trigger};
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 pub(crate) use report::{LEASE, SLOW};
 pub(crate) use settings::{MAX_PROBES, Settings};
 
@@ -300,6 +300,11 @@ impl Ticket<'_> {
     /// Whether this call helps to decide if the circuit closes.
     pub(crate) fn is_probe(&self) -> bool {
         self.probe.is_some()
+    }
+
+    #[cfg(all(test, not(model_loom)))]
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// The call succeeded. `now` is read only if something needs the time.

@@ -14,7 +14,7 @@ mod count;
 mod streak;
 mod time;
 
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests;
 
 pub(crate) use count::{CountWindow, MAX_COUNT_WINDOW};

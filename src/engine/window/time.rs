@@ -203,7 +203,7 @@ impl Counter {
     }
 }
 
-#[cfg(all(test, not(model_loom)))]
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests {
     use super::{Added, COUNT_MASK, Counter, Ordering, Stamp};
 

@@ -1,14 +1,11 @@
 //! Bulkhead: bounds how many calls run at once.
 
+#[cfg(test)]
+mod checks;
 mod permits;
 mod queue;
 
-use std::{
-    fmt,
-    future::Future,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{fmt, future::Future, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -16,6 +13,7 @@ use crate::{
     build::IntoLayer,
     call::standalone_guard,
     context::Context,
+    engine::sync::{AtomicUsize, Ordering},
     error::{ConfigError, Reason, Rejection},
     event::{EventKind, Kind, Listeners, PolicyId},
     layer::{LayerInfo, Role},

@@ -1,11 +1,10 @@
 //! The permits of a bulkhead, and a limit that changes while they are in use.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::PoisonError;
 
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
+
+use crate::engine::sync::{AtomicUsize, Mutex, Ordering};
 
 /// So many permits as the limit says. Whoever takes one gives it back.
 pub(super) struct Permits {
@@ -108,13 +107,14 @@ impl Fair {
             // Those that a debt is paid with are in use already.
             self.permits.add_permits(more.saturating_sub(self.pay(more)));
         } else {
-            self.debt.fetch_add(old.saturating_sub(new), Ordering::SeqCst);
+            self.debt.fetch_add(old.saturating_sub(new), Ordering::AcqRel);
             self.settle();
         }
     }
 
     fn give_back(&self) {
-        if self.debt.load(Ordering::SeqCst) > 0 && self.pay(1) > 0 {
+        // Relaxed: a first look, so that a permit that is owed wakes nobody. The one that counts comes after.
+        if self.debt.load(Ordering::Relaxed) > 0 && self.pay(1) > 0 {
             return;
         }
         self.permits.add_permits(1);
@@ -124,17 +124,23 @@ impl Fair {
     /// Takes at most so many permits off the debt, and gives how many.
     fn pay(&self, most: usize) -> usize {
         let less = |debt: usize| (debt > 0).then(|| debt.saturating_sub(most));
-        let paid = self.debt.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        let paid = self.debt.fetch_update(Ordering::AcqRel, Ordering::Relaxed, less);
         paid.map_or(0, |debt| debt.min(most))
     }
 
-    /// Takes free permits back for as long as there are any and there is debt: as one who holds them would return them.
+    /// The debt, to be asked after a permit came free.
     //
-    // SeqCst here and where debt is made: a permit that comes free while the limit shrinks is either seen by the one who
-    // shrinks or sees the debt itself. With less, both could miss the other and the permit would stay.
+    // An addition of nothing and no load: it comes before the one that makes a debt, whose maker then sees the permit,
+    // or after it and sees the debt. A load, even a sequentially consistent one, could miss it while the other misses
+    // the permit, and that would stay.
+    fn owed(&self) -> usize {
+        self.debt.fetch_add(0, Ordering::AcqRel)
+    }
+
+    /// Takes free permits back for as long as there are any and there is debt: as one who holds them would return them.
     fn settle(&self) {
         loop {
-            let taken = self.permits.forget_permits(self.debt.load(Ordering::SeqCst));
+            let taken = self.permits.forget_permits(self.owed());
             if taken == 0 {
                 return;
             }
@@ -146,7 +152,7 @@ impl Fair {
 
     /// For a permit that came free other than by being given back here.
     pub(super) fn settle_if_in_debt(&self) {
-        if self.debt.load(Ordering::SeqCst) > 0 {
+        if self.owed() > 0 {
             self.settle();
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{
     pin::Pin,
-    sync::atomic::Ordering,
     task::{self, Poll, Waker},
 };
 
@@ -13,7 +12,7 @@ use super::{Bulkhead, Permit, Refusal, permits::Fair};
 use crate::{
     clock,
     context::Context,
-    engine::moment::Moment,
+    engine::{moment::Moment, sync::Ordering},
     error::Phase,
     event::{EventKind, Telemetry, WaitEnd},
     timed::Timed,
@@ -33,8 +32,7 @@ impl Bulkhead {
         let mut waited = Waited { bulkhead: self, telemetry, started, depth: place.depth, end: WaitEnd::Cancelled };
         let deadline = cx.map_or(Moment::NEVER, |cx| cx.deadline_moment());
         let until = started.after(self.max_wait);
-        let acquire = Queued { bulkhead: self, acquire: fair.acquire(), done: false };
-        let result = match Timed::new(until.min(deadline), acquire).await {
+        let result = match Timed::new(until.min(deadline), queued(self, fair)).await {
             // The time may have come to both at once.
             Ok(Ok(_permit)) if cx.is_some_and(|cx| cx.is_late()) => Err(Refusal::Late),
             Ok(Ok(permit)) => Ok(permit),
@@ -54,11 +52,19 @@ impl Bulkhead {
 /// A wait for a permit. One that is dropped with a permit it does not know of yet returns it as any other is returned:
 /// the semaphore by itself would give it to the next who waits, whatever debt there is.
 #[pin_project(PinnedDrop)]
-struct Queued<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
+pub(super) struct Queued<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
     bulkhead: &'a Bulkhead,
     #[pin]
     acquire: F,
     done: bool,
+}
+
+/// Waits for a permit, without limit.
+pub(super) fn queued<'a>(
+    bulkhead: &'a Bulkhead,
+    fair: &'a Fair,
+) -> Queued<'a, impl Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
+    Queued { bulkhead, acquire: fair.acquire(), done: false }
 }
 
 impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> Future for Queued<'a, F> {
@@ -86,14 +92,14 @@ impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> PinnedDr
 }
 
 /// A place in the queue, given up when it is dropped.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     bulkhead: &'a Bulkhead,
     fair: &'a Fair,
     depth: usize,
 }
 
 impl<'a> Place<'a> {
-    fn take(bulkhead: &'a Bulkhead, fair: &'a Fair) -> Option<Self> {
+    pub(super) fn take(bulkhead: &'a Bulkhead, fair: &'a Fair) -> Option<Self> {
         if bulkhead.limit() == 0 {
             return None;
         }
