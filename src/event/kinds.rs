@@ -151,7 +151,7 @@ pub enum EventKind {
         /// How often it has opened again since it was last closed.
         reopenings: u32,
         /// The label of the failure that opened it, or of the last one if a success did by filling the window up to
-        /// `min_calls`.
+        /// `min_calls`; `slow` if slow successes did.
         label: &'static str,
     },
     /// A circuit became half-open: the break is over and a first probe was admitted (info).

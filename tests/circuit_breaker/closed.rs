@@ -59,7 +59,7 @@ async fn a_rate_equal_to_the_threshold_opens() {
     opens_with_the_last(counting(10).min_calls(10).failure_rate(0.5), "SSSSSFFFFF").await;
     opens_with_the_last(counting(3).failure_rate(2.0 / 3.0), "FSF").await;
     stays_closed(counting(10).failure_rate(0.5), "SSSSSSFFFF").await;
-    stays_closed(counting(10).min_calls(10).failure_rate(0.1), "SSSSSSSSSS").await;
+    stays_closed(counting(20).min_calls(10).failure_rate(0.1), "SSSSSSSSSSF").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,6 +164,75 @@ async fn the_shortest_time_window_works() {
     assert_eq!((users.state(), users.window()), (CircuitState::Closed, (1, 1, 0)));
     users.play("F").await;
     assert!(users.state().is_open());
+}
+
+/// Written as a fraction, or in percent: the comparison hides no rounding.
+#[tokio::test(start_paused = true)]
+async fn every_share_of_every_number_is_a_threshold_that_is_met_exactly() {
+    for calls in (1..=20_u32).chain([64, 100]) {
+        for failures in 1..=calls {
+            let breaker = counting(calls).min_calls(1_000).failure_rate(f64::from(failures) / f64::from(calls));
+            for (failed, opens) in [(failures - 1, false), (failures, true)] {
+                let breaker = breaker.clone().build().unwrap();
+                for call in 0..calls {
+                    let ticket = breaker.admit().unwrap();
+                    if call < failed {
+                        ticket.failure("down")
+                    } else {
+                        ticket.success()
+                    };
+                }
+                assert_eq!(breaker.state().is_open(), opens, "{failed} of {calls}, threshold {failures}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_calls_a_second_apart_are_nine_ten_seconds_after_the_first_and_then_eight() {
+    for late in [0, 1, 499, 500, 999] {
+        let users = Users::new(CircuitBreaker::builder().time_window(ms(10_000)));
+        sleep(late).await;
+        for _ in 0..10 {
+            users.play("S").await;
+            sleep(1_000).await;
+        }
+        assert_eq!(users.window(), (9, 0, 0));
+        sleep(1_000).await;
+        assert_eq!(users.window(), (8, 0, 0));
+        sleep(7_000).await;
+        assert_eq!(users.window(), (1, 0, 0));
+        sleep(1_000).await;
+        assert_eq!(users.window(), (0, 0, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_counts_when_it_ends_however_long_ago_it_began() {
+    let users = Users::new(CircuitBreaker::builder().time_window(ms(1_000)).min_calls(2));
+    let calls = [users.begin(), users.begin()];
+    sleep(86_400_000).await;
+    for (call, signal) in calls {
+        assert_eq!(users.state(), CircuitState::Closed);
+        signal.give(Err(Verdict::transient().into()));
+        call.await.unwrap_err();
+    }
+    assert!(users.state().is_open());
+}
+
+/// Nobody asks while calls end that say nothing: it is the next result that opens.
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_rises_because_successes_are_forgotten_opens_with_the_next_result() {
+    let users = Users::new(CircuitBreaker::builder().time_window(ms(1_000)).min_calls(4));
+    users.play("SSSSSS").await;
+    sleep(500).await;
+    users.play("FFFF").await;
+    sleep(500).await;
+    assert_eq!((users.state(), users.window()), (CircuitState::Closed, (4, 4, 0)));
+    users.play("TIR").await;
+    assert_eq!(users.state(), CircuitState::Closed);
+    users.play("S").await;
+    assert_eq!(users.heard.words(), [r#"opened by FailureRate, "transient""#]);
 }
 
 proptest! {

@@ -205,6 +205,21 @@ async fn a_call_dropped_after_the_slow_call_duration_was_slow() {
     assert!(users.state().is_open());
 }
 
+/// Nobody knows how it would have ended.
+#[tokio::test(start_paused = true)]
+async fn a_slow_call_that_is_dropped_neither_ends_nor_lengthens_a_run_of_failures() {
+    let run = CircuitBreaker::builder().consecutive_failures(3).consecutive_span(ms(0));
+    let users = Users::new(run.count_window(100).min_calls(100).slow_call(ms(100)));
+    users.play("FF").await;
+    for _ in 0..3 {
+        timeout(ms(100), users.take(1_000, 'S')).await.unwrap_err();
+        assert_eq!((users.state(), users.breaker.snapshot().consecutive_failures), (CircuitState::Closed, 2));
+    }
+    assert_eq!(users.window(), (5, 2, 3));
+    users.play("F").await;
+    assert_eq!(users.heard.words(), [r#"opened by Consecutive, "transient""#]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn slowness_counts_from_the_start_of_the_operation_and_not_from_admission() {
     let breaker = Arc::new(CircuitBreaker::builder().count_window(100).slow_call(ms(100)).build().unwrap());

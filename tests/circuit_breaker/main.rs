@@ -3,11 +3,13 @@
 #![cfg(test)]
 
 mod closed;
+mod defaults;
 mod endings;
 mod half_open;
 mod leases;
 mod manual;
 mod model;
+mod probes;
 mod random;
 mod settings;
 mod shared;
@@ -15,5 +17,6 @@ mod stale;
 mod subscription;
 #[path = "../support/mod.rs"]
 mod support;
+mod telling;
 mod threads;
 mod users;

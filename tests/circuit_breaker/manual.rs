@@ -1,12 +1,12 @@
 //! By hand: isolation, reset, tickets.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use proptest::{collection::vec, prelude::ProptestConfig, prop_assert_eq, proptest};
 use tokio::runtime::Builder;
 use withstand::{CircuitBreaker, CircuitState, EventKind, Reason, Recorded, Verdict};
 
-use crate::users::{Users, eager, ms, sleep};
+use crate::users::{Users, eager, ms, reply, sleep};
 
 #[tokio::test(start_paused = true)]
 async fn an_isolated_circuit_refuses_without_a_time_and_only_release_ends_it() {
@@ -75,6 +75,39 @@ proptest! {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pipelines_built_around_an_isolated_circuit_refuse_until_it_is_released() {
+    let breaker = Arc::new(eager().build().unwrap());
+    let isolation = breaker.isolate();
+    let pipelines = ["a", "b"].map(|name| Users::around(&breaker, name));
+    for users in &pipelines {
+        assert_eq!(users.refused().await, (Reason::Isolated, None));
+    }
+    isolation.release();
+    for users in &pipelines {
+        users.play("S").await;
+        assert_eq!(users.heard.words(), ["rejected: Isolated", "released, 0", "closed by Release"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn neither_results_nor_time_end_an_isolation_whatever_was_under_way() {
+    for letter in ['S', 'F', 'T'] {
+        let closed = Users::new(eager().min_calls(1));
+        let half_open = Users::half_open(eager().probes(1)).await;
+        for users in [closed, half_open] {
+            let (call, signal) = users.begin();
+            let isolation = users.breaker.isolate();
+            signal.give(reply(letter));
+            call.await.ok();
+            sleep(100_000).await;
+            assert_eq!(users.state(), CircuitState::Isolated);
+            drop(isolation);
+            assert_eq!((users.state(), users.window()), (CircuitState::Closed, (0, 0, 0)));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_handle_outlives_its_breaker() {
     let breaker = CircuitBreaker::builder().build().unwrap();
     let isolation = breaker.isolate();
@@ -89,6 +122,7 @@ async fn a_reset_forgets_a_run_of_failures_and_a_window() {
     let run = CircuitBreaker::builder().consecutive_failures(3).consecutive_span(Duration::ZERO);
     let users = Users::new(run.count_window(5).time_window(ms(1_000)).min_calls(3));
     users.play("FF").await;
+    users.breaker.reset();
     users.breaker.reset();
     assert_eq!((users.window(), users.breaker.snapshot().consecutive_failures), ((0, 0, 0), 0));
     users.play("FF").await;

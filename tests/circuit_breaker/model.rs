@@ -63,6 +63,7 @@ struct Call {
     at: u64,
     failed: bool,
     slow: bool,
+    given_up: bool,
     label: &'static str,
 }
 
@@ -98,6 +99,7 @@ impl Admission {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End {
     Success { slow: bool },
+    GivenUpSlow,
     Failure { slow: bool, label: &'static str },
     Nothing,
 }
@@ -198,15 +200,18 @@ impl Model {
         let (failed, slow, label) = match end {
             End::Nothing => return false,
             End::Success { slow } => (false, slow, if slow { "slow" } else { "" }),
+            End::GivenUpSlow => (false, true, "slow"),
             End::Failure { slow, label } => (true, slow, label),
         };
         match &mut self.mode {
             _ if !still_counts => return false,
             Mode::Closed { calls } => {
-                calls.push(Call { at: self.now, failed, slow, label });
-                let last = calls.iter().rev().find(|call| call.failed || call.slow).map_or("", |call| call.label);
+                let given_up = matches!(end, End::GivenUpSlow);
+                calls.push(Call { at: self.now, failed, slow, given_up, label });
+                let last_failure = calls.iter().rev().find(|call| call.failed).map_or("", |call| call.label);
                 if let Some(trigger) = self.threshold() {
-                    self.open(self.now, trigger, last);
+                    let label = if trigger == "SlowRate" && !failed { "slow" } else { last_failure };
+                    self.open(self.now, trigger, label);
                 }
             }
             _ => self.count_probe(self.now, !(failed || slow), "Probe", label),
@@ -318,7 +323,7 @@ impl Model {
     }
 
     fn failures_in_a_row(&self) -> Vec<Call> {
-        self.calls().iter().rev().copied().take_while(|call| call.failed).collect()
+        self.calls().iter().rev().copied().filter(|call| !call.given_up).take_while(|call| call.failed).collect()
     }
 
     /// What opens the circuit, if it is to open now.
@@ -343,8 +348,8 @@ impl Model {
         }
         let (length, span) = numbers.run?;
         let run = self.failures_in_a_row();
-        let first = run.last()?;
-        (run.len() >= length && self.now - first.at >= span).then_some("Consecutive")
+        let (last, first) = (run.first()?, run.last()?);
+        (run.len() >= length && last.at - first.at >= span).then_some("Consecutive")
     }
 }
 

@@ -256,7 +256,7 @@ impl<'a> History<'a> {
                 if how == 'D' {
                     drop(call);
                     // That it was slow is known though it did not end.
-                    end = if slow { End::Success { slow } } else { End::Nothing };
+                    end = if slow { End::GivenUpSlow } else { End::Nothing };
                 } else {
                     signal.give(how);
                     match catch_unwind(AssertUnwindSafe(|| poll(&mut call))) {

@@ -92,3 +92,16 @@ async fn a_subscription_sees_only_what_differs_from_what_it_saw() {
     assert!(poll(&mut wait).is_pending(), "open again is open still");
     assert_eq!(wait.await, CircuitState::HalfOpen);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_break_that_is_cut_short_does_not_end_a_second_time() {
+    let users = Users::opened(eager()).await;
+    let mut changes = users.breaker.subscribe();
+    sleep(300).await;
+    let isolation = users.breaker.isolate();
+    assert_eq!(changes.changed().await, CircuitState::Isolated);
+    timeout(ms(100_000), changes.changed()).await.unwrap_err();
+    drop(isolation);
+    assert_eq!(changes.changed().await, CircuitState::Closed);
+    timeout(ms(100_000), changes.changed()).await.unwrap_err();
+}

@@ -39,18 +39,24 @@ impl<F: FnOnce() -> Moment> Reading<F> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finished {
     pub(super) outcome: Outcome,
-    /// None for a success that was fast enough.
-    label: Option<&'static str>,
+    /// Whether it would have been a success or a failure is not known.
+    given_up: bool,
+    label: &'static str,
 }
 
 impl Finished {
     #[inline]
     pub(super) fn success(slow: bool) -> Self {
-        Self { outcome: Outcome { failure: false, slow }, label: slow.then_some(SLOW) }
+        Self { outcome: Outcome { failure: false, slow }, given_up: false, label: if slow { SLOW } else { "" } }
     }
 
     pub(super) fn failure(slow: bool, label: &'static str) -> Self {
-        Self { outcome: Outcome { failure: true, slow }, label: Some(label) }
+        Self { outcome: Outcome { failure: true, slow }, given_up: false, label }
+    }
+
+    /// It was slow already when it was given up.
+    pub(super) fn given_up() -> Self {
+        Self { given_up: true, ..Self::success(true) }
     }
 }
 
@@ -64,7 +70,7 @@ pub(super) struct Cause {
 
 impl Cause {
     pub(super) fn new(trigger: Trigger, tally: Tally, finished: Finished) -> Self {
-        Self { trigger, tally, label: finished.label.unwrap_or_default() }
+        Self { trigger, tally, label: finished.label }
     }
 }
 
@@ -85,9 +91,9 @@ pub(super) struct Evidence {
     slow_rate: Option<f64>,
     min_in_time: u32,
     min_in_count: u32,
-    /// How the last call that was no success went, to tell if a success then fills the window. A lock of std's in the
-    /// models too: it is only taken by what failed, and guards nothing else.
-    last_label: Mutex<&'static str>,
+    /// How the last failure went, to tell if a success then fills the window. A lock of std's in the models too: it is
+    /// only taken by what failed, and guards nothing else.
+    last_failure: Mutex<&'static str>,
 }
 
 impl Evidence {
@@ -101,7 +107,7 @@ impl Evidence {
             min_in_time: settings.min_calls,
             // More calls than the window has room for would never be seen. Time has room for any number.
             min_in_count: settings.count_window.map_or(settings.min_calls, |size| settings.min_calls.min(size)),
-            last_label: Mutex::new(""),
+            last_failure: Mutex::new(""),
         }
     }
 
@@ -127,8 +133,8 @@ impl Evidence {
         now: &mut Reading<F>,
     ) -> Result<Option<Cause>, Stale> {
         let outcome = finished.outcome;
-        if let Some(label) = finished.label {
-            self.keep(label);
+        if outcome.failure {
+            self.keep(finished.label);
         }
         let in_time = match &self.time {
             Some(time) => time.record(generation, outcome, now.get())?,
@@ -140,8 +146,8 @@ impl Evidence {
         };
         let run = match &self.streak {
             Some((streak, ..)) if outcome.failure => Some(streak.failure(generation, now.get())?),
-            Some((streak, ..)) => streak.success(generation).map(|()| None)?,
-            None => None,
+            Some((streak, ..)) if !finished.given_up => streak.success(generation).map(|()| None)?,
+            _ => None,
         };
         // The usual case, and no threshold is as low as zero.
         if run.is_none() && in_time.is_none_or(Tally::is_spotless) && in_count.is_none_or(Tally::is_spotless) {
@@ -162,13 +168,17 @@ impl Evidence {
         let tripped =
             self.tripped_by_rate(in_time, in_count).or_else(|| self.tripped_by_streak(run?, now, in_time.or(in_count)));
         let (trigger, tally) = tripped?;
-        let last = || *self.last_label.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Cause { trigger, tally, label: finished.label.unwrap_or_else(last) })
+        let label = match trigger {
+            _ if finished.outcome.failure => finished.label,
+            Trigger::SlowRate => SLOW,
+            _ => *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        Some(Cause { trigger, tally, label })
     }
 
     #[cold]
     fn keep(&self, label: &'static str) {
-        *self.last_label.lock().unwrap_or_else(PoisonError::into_inner) = label;
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = label;
     }
 
     /// The window to show to people, with its rates if it holds enough calls, and the run of failures.

@@ -312,6 +312,13 @@ impl Ticket<'_> {
         self.finish(Finished::success(slow), now, changes)
     }
 
+    /// The call was given up when it had been slow already. Whether it would have failed is not known: a run of failures
+    /// neither ends nor grows.
+    #[cold]
+    pub(crate) fn given_up_slow(self, now: impl FnOnce() -> Moment, changes: &mut Vec<Change>) -> Recorded {
+        self.finish(Finished::given_up(), now, changes)
+    }
+
     /// The call failed; `label` says how, for the report of an opening.
     #[inline(always)]
     pub(crate) fn failure(

@@ -326,8 +326,7 @@ impl Model {
             _ => {
                 self.events.push(Event { at: now, failure, slow });
                 if let Some((trigger, tally)) = self.cause(now) {
-                    let last = self.events.iter().rev().find(|event| event.failure || event.slow);
-                    let label = last.map_or("", |event| if event.failure { "boom" } else { SLOW });
+                    let label = if trigger == Trigger::SlowRate && !failure { SLOW } else { "boom" };
                     self.open(now, trigger, tally, label);
                 }
                 Recorded::Counted

@@ -73,7 +73,8 @@ pub struct Opening {
     pub slow_rate: f64,
     /// The calls in the window then.
     pub calls: u32,
-    /// The label of the failure that did it, or of the last one if a success did by filling the window.
+    /// The label of the failure that did it, or of the last one if a success did by filling the window; `slow` if slow
+    /// successes did.
     pub label: &'static str,
 }
 
@@ -89,8 +90,8 @@ pub(crate) enum Change {
         calls: u64,
         open_for: Duration,
         reopenings: u32,
-        /// The label of the failure that tripped it, or of the last one if a success did; [`SLOW`] or [`LEASE`] where it was
-        /// no failure.
+        /// The label of the failure that tripped it, or of the last one if a success did; [`SLOW`] or [`LEASE`] where
+        /// those did.
         label: &'static str,
     },
     HalfOpened {

@@ -93,7 +93,7 @@ use crate::{
 /// | `Transient`, `Unreached`, `Failure` | failure |
 /// | `Throttled`, `Ignored`, `Rejected` | neither |
 /// | a panic of the operation | failure |
-/// | dropped before it completed | neither, with two exceptions that keep a hang visible: a call that is dropped at its deadline is a failure, one that had run for the slow-call duration is a slow call |
+/// | dropped before it completed | neither, with two exceptions that keep a hang visible: a call that is dropped at its deadline is a failure, one that had run for the slow-call duration is a slow call, and no end of failures in a row |
 /// | timed out because this process stood still | neither |
 ///
 /// # Options

@@ -195,7 +195,7 @@ impl<'p> Admitted<'p, '_> {
         } else if now >= deadline && now.since(deadline) <= STALL {
             self.record(|changes| ticket.failure(self.is_slow(|| now), "timeout", || now, changes));
         } else if now < deadline && self.is_slow(|| now) {
-            self.record(|changes| ticket.success(true, || now, changes));
+            self.record(|changes| ticket.given_up_slow(|| now, changes));
         } else {
             // Much later than at the deadline means that this process stood still.
             self.record(|changes| ticket.abandon(|| now, changes));
