@@ -19,7 +19,6 @@ async fn an_isolated_circuit_refuses_without_a_time_and_only_release_ends_it() {
         assert_eq!(users.refused().await, (Reason::Isolated, None));
         sleep(1_000_000).await;
         assert_eq!(users.state(), CircuitState::Isolated);
-        users.breaker.reset();
     }
     users.heard.take();
     sleep(5).await;
@@ -30,6 +29,22 @@ async fn an_isolated_circuit_refuses_without_a_time_and_only_release_ends_it() {
         panic!("{heard:?}")
     };
     assert_eq!(open_time, ms(5_000_005));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_closes_an_isolated_circuit_and_voids_its_handles() {
+    let users = Users::new(eager());
+    let void = [users.breaker.isolate(), users.breaker.isolate()];
+    users.breaker.reset();
+    assert_eq!((users.state(), users.window()), (CircuitState::Closed, (0, 0, 0)));
+    users.play("S").await;
+    let valid = users.breaker.isolate();
+    drop(void);
+    assert_eq!(users.state(), CircuitState::Isolated, "others have isolated it since");
+    drop(valid);
+    assert_eq!(users.state(), CircuitState::Closed);
+    let told = ["isolated, 1", "isolated, 2", "closed by Reset", "isolated, 1", "released, 0", "closed by Release"];
+    assert_eq!(users.heard.words(), told);
 }
 
 #[tokio::test(start_paused = true)]

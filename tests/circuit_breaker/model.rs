@@ -176,7 +176,7 @@ impl Model {
             ("open", _) => Err((Reason::CircuitOpen, Some(left))),
             (_, Mode::HalfOpen { out, results }) if out.len() + results.len() >= self.numbers.probes => {
                 let first_end = out.iter().map(|probe| probe.end).min().unwrap();
-                let wait = first_end.saturating_sub(self.now).min(self.open_for);
+                let wait = first_end.saturating_sub(self.now).min(self.numbers.open_for);
                 Err((Reason::CircuitHalfOpen, Some(wait)))
             }
             (_, Mode::HalfOpen { out, .. }) if may_probe => {
@@ -219,15 +219,20 @@ impl Model {
         true
     }
 
-    pub(crate) fn isolate(&mut self) {
+    /// The era to release.
+    pub(crate) fn isolate(&mut self) -> u64 {
         self.handles += 1;
         if !matches!(self.mode, Mode::Isolated) {
             self.enter(Mode::Isolated);
         }
         self.told.push(format!("isolated, {}", self.handles));
+        self.era
     }
 
-    pub(crate) fn release(&mut self) {
+    pub(crate) fn release(&mut self, isolation: u64) {
+        if !matches!(self.mode, Mode::Isolated) || self.era != isolation {
+            return;
+        }
         self.handles -= 1;
         self.told.push(format!("released, {}", self.handles));
         if self.handles == 0 {
@@ -237,9 +242,8 @@ impl Model {
 
     pub(crate) fn reset(&mut self) {
         match self.mode {
-            Mode::Isolated => {}
             Mode::Closed { .. } => self.enter(Mode::Closed { calls: Vec::new() }),
-            Mode::Open | Mode::HalfOpen { .. } => self.close("Reset"),
+            Mode::Open | Mode::HalfOpen { .. } | Mode::Isolated => self.close("Reset"),
         }
     }
 
@@ -296,6 +300,7 @@ impl Model {
 
     fn close(&mut self, by: &str) {
         self.reopenings = 0;
+        self.handles = 0;
         self.enter(Mode::Closed { calls: Vec::new() });
         self.told.push(format!("closed by {by}"));
     }

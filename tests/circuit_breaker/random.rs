@@ -150,7 +150,7 @@ struct History<'a> {
     places: &'a Places,
     model: Model,
     under_way: Vec<UnderWay<'a>>,
-    handles: Vec<Isolation>,
+    handles: Vec<(u64, Isolation)>,
 }
 
 /// Three pipelines that share the breaker. What goes through the last one is a hedge.
@@ -180,13 +180,14 @@ impl<'a> History<'a> {
             Step::Finish { which, how } if which < self.under_way.len() => self.finish(which, how),
             Step::Wait { units } => self.wait(units).await,
             Step::Isolate => {
-                self.model.isolate();
-                self.handles.push(self.places.breaker.isolate());
+                let era = self.model.isolate();
+                self.handles.push((era, self.places.breaker.isolate()));
                 self.compare_told(None);
             }
             Step::Release { which } if which < self.handles.len() => {
-                self.model.release();
-                drop(self.handles.remove(which));
+                let (era, isolation) = self.handles.remove(which);
+                self.model.release(era);
+                drop(isolation);
                 self.compare_told(None);
             }
             Step::Reset => {

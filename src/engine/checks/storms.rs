@@ -138,12 +138,11 @@ fn an_isolation_among_calls_holds_until_it_is_released() {
     run(|| {
         let storm = storm(nervous(), |storm| {
             let mut changes = Vec::new();
-            storm.circuit.isolate(storm.clock.now(), &mut changes);
-            storm.circuit.isolate(storm.clock.now(), &mut changes);
-            storm.circuit.release(storm.clock.now(), &mut changes);
-            storm.circuit.reset(storm.clock.now(), &mut changes);
+            let one = storm.circuit.isolate(storm.clock.now(), &mut changes);
+            let other = storm.circuit.isolate(storm.clock.now(), &mut changes);
+            storm.circuit.release(one, storm.clock.now(), &mut changes);
             assert_eq!(storm.circuit.state(storm.clock.now()), State::Isolated);
-            storm.circuit.release(storm.clock.now(), &mut changes);
+            storm.circuit.release(other, storm.clock.now(), &mut changes);
             storm.note(changes);
         });
         storm.assert_sound();

@@ -59,8 +59,8 @@ use word::{Mode, Word};
 /// # Memory ordering
 ///
 /// `word` is stored with release under the lock and loaded with acquire: who learns a generation sees its windows
-/// emptied and its gates set. The gates and `longest_wait` are relaxed: they are hints for refusing early, and a
-/// refusal that rests on a value a moment old is one that was right a moment ago.
+/// emptied and its gates set. The gates are relaxed: they are hints for refusing early, and a refusal that rests on a
+/// value a moment old is one that was right a moment ago.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     word: AtomicU64,
@@ -69,8 +69,6 @@ pub(crate) struct Circuit {
     /// Half-open: the gate of that state, when the first lease ends; 0 while there is room. Each state has a gate of
     /// its own, so that who read the word just before a transition does not take the one for the other.
     lease_end: AtomicU64,
-    /// Half-open: nobody is told to wait longer than this, the length of the last break, in nanoseconds.
-    longest_wait: AtomicU64,
     /// How long a probe may be out, in nanoseconds.
     lease: AtomicU64,
     evidence: Evidence,
@@ -87,7 +85,6 @@ impl Circuit {
             word: AtomicU64::new(Word::new(Mode::Closed, 0).0),
             break_end: AtomicU64::new(0),
             lease_end: AtomicU64::new(0),
-            longest_wait: AtomicU64::new(0),
             lease: AtomicU64::new(moment::nanos(settings.lease)),
             evidence: Evidence::new(&settings),
             control: Mutex::new(Control::new(&settings, rng.uniform())),
@@ -132,18 +129,18 @@ impl Circuit {
         self.lease.store(moment::nanos(lease), Ordering::Relaxed);
     }
 
-    /// Refuses every call until released as often as isolated.
-    pub(crate) fn isolate(&self, now: Moment, changes: &mut Vec<Change>) {
-        self.lock(changes).isolate(now);
+    /// Refuses every call until released as often as isolated, or reset. Gives the generation to release.
+    pub(crate) fn isolate(&self, now: Moment, changes: &mut Vec<Change>) -> u32 {
+        self.lock(changes).isolate(now)
     }
 
-    /// Takes one [`isolate`](Self::isolate) back; the last one closes the circuit, with empty windows.
-    pub(crate) fn release(&self, now: Moment, changes: &mut Vec<Change>) {
-        self.lock(changes).release(now);
+    /// Takes one [`isolate`](Self::isolate) of that generation back; the last one closes the circuit, with empty windows.
+    /// One from before a reset changes nothing: the circuit may have been isolated again by others.
+    pub(crate) fn release(&self, isolation: u32, now: Moment, changes: &mut Vec<Change>) {
+        self.lock(changes).release(isolation, now);
     }
 
-    /// Closes the circuit, with empty windows; calls under way are forgotten. An isolated circuit stays isolated: who
-    /// isolated it has not released it, and on release it is as if reset anyway.
+    /// Closes the circuit, with empty windows; calls under way are forgotten, and so is who isolated it.
     pub(crate) fn reset(&self, now: Moment, changes: &mut Vec<Change>) {
         self.lock(changes).reset(now);
     }
@@ -226,7 +223,7 @@ impl Circuit {
         let retry_after = gate.since(now);
         Err(match mode {
             Mode::Open => Refusal::Open { retry_after },
-            _ => Refusal::HalfOpen { retry_after: retry_after.min(Duration::from_nanos(load(&self.longest_wait))) },
+            _ => Refusal::HalfOpen { retry_after: retry_after.min(self.settings.open_for) },
         })
     }
 

@@ -208,6 +208,7 @@ impl Model {
 
     fn close(&mut self, now: u64, by: ClosedBy) {
         self.reopenings = 0;
+        self.handles = 0;
         self.enter(Mode::Closed);
         let open_time = Duration::from_nanos(now - self.left_closed_at);
         self.changes.push(Change::Closed { by, open_time });
@@ -282,7 +283,7 @@ impl Model {
             (State::Open { retry_after }, _) => Err(Refusal::Open { retry_after }),
             (_, Mode::HalfOpen { probes, results }) if probes.len() + results.len() == limit => {
                 let end = probes.iter().map(|probe| probe.1).min().unwrap();
-                let wait = end.saturating_sub(now).min(self.open_for);
+                let wait = end.saturating_sub(now).min(nanos(self.settings.open_for));
                 Err(Refusal::HalfOpen { retry_after: Duration::from_nanos(wait) })
             }
             (_, Mode::HalfOpen { probes, .. }) if may_probe => {
@@ -334,7 +335,7 @@ impl Model {
         }
     }
 
-    fn isolate(&mut self, now: u64) {
+    fn isolate(&mut self, now: u64) -> u32 {
         self.handles += 1;
         if self.mode == Mode::Closed {
             self.left_closed_at = now;
@@ -343,10 +344,11 @@ impl Model {
             self.enter(Mode::Isolated);
         }
         self.changes.push(Change::Isolated { handles: self.handles });
+        self.era
     }
 
-    fn release(&mut self, now: u64) {
-        if self.handles > 0 {
+    fn release(&mut self, isolation: u32, now: u64) {
+        if self.mode == Mode::Isolated && self.era == isolation {
             self.handles -= 1;
             self.changes.push(Change::Released { handles: self.handles });
             if self.handles == 0 {
@@ -357,7 +359,6 @@ impl Model {
 
     fn reset(&mut self, now: u64) {
         match self.mode {
-            Mode::Isolated => {}
             Mode::Closed => self.enter(Mode::Closed),
             _ => self.close(now, ClosedBy::Reset),
         }
@@ -406,6 +407,7 @@ fn follow(settings: &Settings, steps: &[Step]) {
     let circuit = Circuit::new(settings.clone(), Rng::seeded(1));
     let mut model = Model::new(settings.clone());
     let mut tickets: Vec<(Ticket<'_>, u32, Option<u64>)> = Vec::new();
+    let mut isolations = Vec::new();
     let mut changes = Vec::new();
     let mut now = 7 * MILLI / 2;
     for step in steps {
@@ -439,8 +441,16 @@ fn follow(settings: &Settings, steps: &[Step]) {
                 model.lease = millis * MILLI;
                 circuit.set_lease(Duration::from_millis(millis));
             }
-            Step::Isolate => (model.isolate(now), circuit.isolate(moment, &mut changes)).1,
-            Step::Release => (model.release(now), circuit.release(moment, &mut changes)).1,
+            Step::Isolate => {
+                isolations.push(circuit.isolate(moment, &mut changes));
+                assert_eq!(isolations.last(), Some(&model.isolate(now)));
+            }
+            Step::Release => {
+                if let Some(isolation) = isolations.pop() {
+                    model.release(isolation, now);
+                    circuit.release(isolation, moment, &mut changes);
+                }
+            }
             Step::Reset => (model.reset(now), circuit.reset(moment, &mut changes)).1,
             Step::Settle => (model.settle(now), circuit.settle(moment, &mut changes)).1,
         }

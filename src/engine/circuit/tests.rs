@@ -445,15 +445,14 @@ fn calls_from_before_the_opening_change_nothing() {
 fn an_isolated_circuit_refuses_until_the_last_release() {
     let mut bench = Bench::new(settings());
     let mut changes = Vec::new();
-    bench.circuit.isolate(bench.now, &mut changes);
-    bench.circuit.isolate(bench.now, &mut changes);
+    let one = bench.circuit.isolate(bench.now, &mut changes);
+    let other = bench.circuit.isolate(bench.now, &mut changes);
     bench.wait(ms(3_600_000));
     assert_eq!(bench.refusal(), Some(Refusal::Isolated));
-    bench.circuit.reset(bench.now, &mut changes);
-    bench.circuit.release(bench.now, &mut changes);
+    bench.circuit.release(one, bench.now, &mut changes);
     assert_eq!(bench.state(), State::Isolated);
-    bench.circuit.release(bench.now, &mut changes);
-    bench.circuit.release(bench.now, &mut changes);
+    bench.circuit.release(other, bench.now, &mut changes);
+    bench.circuit.release(other, bench.now, &mut changes);
     assert!(bench.is_closed());
     let closed = Change::Closed { by: ClosedBy::Release, open_time: ms(3_600_000) };
     let expected = [
@@ -464,6 +463,24 @@ fn an_isolated_circuit_refuses_until_the_last_release() {
         closed,
     ];
     assert_eq!(changes, expected);
+}
+
+#[test]
+fn a_reset_ends_an_isolation_and_its_release_comes_too_late_for_another() {
+    let bench = Bench::new(settings());
+    let mut changes = Vec::new();
+    let ended = bench.circuit.isolate(bench.now, &mut changes);
+    bench.circuit.reset(bench.now, &mut changes);
+    assert!(bench.is_closed());
+    let other = bench.circuit.isolate(bench.now, &mut changes);
+    bench.circuit.release(ended, bench.now, &mut changes);
+    assert_eq!(bench.state(), State::Isolated);
+    bench.circuit.release(other, bench.now, &mut changes);
+    assert!(bench.is_closed());
+    let closed = |by| Change::Closed { by, open_time: Duration::ZERO };
+    let isolated = Change::Isolated { handles: 1 };
+    let released = Change::Released { handles: 0 };
+    assert_eq!(changes, [isolated, closed(ClosedBy::Reset), isolated, released, closed(ClosedBy::Release)]);
 }
 
 #[test]

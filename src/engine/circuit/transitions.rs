@@ -11,7 +11,7 @@ use super::{
     word::{Mode, Word},
 };
 use crate::engine::{
-    moment::{self, Moment},
+    moment::Moment,
     sync::{MutexGuard, Ordering},
     window::Tally,
 };
@@ -188,7 +188,7 @@ impl Locked<'_> {
     }
 
     /// Holds the circuit open until as many releases follow.
-    pub(super) fn isolate(&mut self, now: Moment) {
+    pub(super) fn isolate(&mut self, now: Moment) -> u32 {
         let mode = self.word().mode();
         self.control.handles = self.control.handles.saturating_add(1);
         if mode == Mode::Closed {
@@ -200,13 +200,16 @@ impl Locked<'_> {
         }
         let handles = self.control.handles;
         self.changes.push(Change::Isolated { handles });
+        self.word().generation()
     }
 
-    /// Takes one isolation back. The last one closes; one too many changes nothing.
-    pub(super) fn release(&mut self, now: Moment) {
-        let Some(handles) = self.control.handles.checked_sub(1) else {
+    /// Takes one isolation back. The last one closes; one that a reset has ended changes nothing.
+    pub(super) fn release(&mut self, isolation: u32, now: Moment) {
+        let word = self.word();
+        if word.mode() != Mode::Isolated || word.generation() != isolation {
             return;
-        };
+        }
+        let handles = self.control.handles.saturating_sub(1);
         self.control.handles = handles;
         self.changes.push(Change::Released { handles });
         if handles == 0 {
@@ -214,13 +217,12 @@ impl Locked<'_> {
         }
     }
 
-    /// Closes with empty windows, unless isolated.
+    /// Closes with empty windows.
     pub(super) fn reset(&mut self, now: Moment) {
         match self.word().mode() {
-            Mode::Isolated => {}
             // No transition to tell of, but a new generation: calls that are under way belong to the past.
             Mode::Closed => self.enter(Mode::Closed),
-            Mode::Open | Mode::HalfOpen => self.close(now, ClosedBy::Reset),
+            Mode::Open | Mode::HalfOpen | Mode::Isolated => self.close(now, ClosedBy::Reset),
         }
     }
 
@@ -228,6 +230,7 @@ impl Locked<'_> {
         self.control.reopenings = 0;
         self.control.phase.restart();
         self.control.cause = None;
+        self.control.handles = 0;
         self.enter(Mode::Closed);
         let open_time = now.since(self.control.left_closed_at);
         self.changes.push(Change::Closed { by, open_time });
@@ -257,9 +260,9 @@ impl Locked<'_> {
         match self.control.view(mode, &self.circuit.settings, now).0 {
             State::Isolated => Refusal::Isolated,
             State::Open { retry_after } => Refusal::Open { retry_after },
-            State::Closed | State::HalfOpen => {
-                Refusal::HalfOpen { retry_after: (self.control.phase.gate().since(now)).min(self.control.open_for) }
-            }
+            State::Closed | State::HalfOpen => Refusal::HalfOpen {
+                retry_after: self.control.phase.gate().since(now).min(self.circuit.settings.open_for),
+            },
         }
     }
 
@@ -282,11 +285,8 @@ impl Locked<'_> {
         if mode == Mode::Closed {
             circuit.evidence.begin(word.generation());
         }
-        let (until, open_for) = (self.control.until, self.control.open_for);
         // Relaxed, because the release below publishes them with the word.
-        circuit.break_end.store(until.nanos(), Ordering::Relaxed);
-        let longest_wait = moment::nanos(open_for);
-        circuit.longest_wait.store(longest_wait, Ordering::Relaxed);
+        circuit.break_end.store(self.control.until.nanos(), Ordering::Relaxed);
         circuit.lease_end.store(0, Ordering::Relaxed);
         // Release: who sees the word sees its windows emptied and its gates set.
         circuit.word.store(word.0, Ordering::Release);

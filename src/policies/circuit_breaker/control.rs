@@ -50,17 +50,17 @@ impl CircuitBreaker {
         }
     }
 
-    /// Refuses every call until the handle is dropped or released. Handles nest: the last one closes the circuit, with
-    /// an empty window.
+    /// Refuses every call until the handle is dropped or released, or the circuit [reset](Self::reset). Handles nest: the
+    /// last one closes the circuit, with an empty window.
     pub fn isolate(&self) -> Isolation {
         let mut changes = Vec::new();
-        self.shared.circuit.isolate(clock::now(), &mut changes);
+        let generation = self.shared.circuit.isolate(clock::now(), &mut changes);
         self.shared.tell(&changes);
-        Isolation { shared: Arc::clone(&self.shared) }
+        Isolation { shared: Arc::clone(&self.shared), generation }
     }
 
-    /// Closes the circuit, with an empty window; calls under way no longer count. An isolated circuit stays isolated
-    /// until its handles are gone.
+    /// Closes the circuit, with an empty window, whatever its state; calls under way no longer count. Handles that had
+    /// isolated it are void: they release nothing any more.
     pub fn reset(&self) {
         let mut changes = Vec::new();
         self.shared.circuit.reset(clock::now(), &mut changes);
@@ -151,6 +151,7 @@ impl fmt::Debug for Ticket<'_> {
 #[must_use = "a handle that is dropped releases the circuit at once"]
 pub struct Isolation {
     shared: Arc<Shared>,
+    generation: u32,
 }
 
 impl Isolation {
@@ -161,14 +162,14 @@ impl Isolation {
 impl Drop for Isolation {
     fn drop(&mut self) {
         let mut changes = Vec::new();
-        self.shared.circuit.release(clock::now(), &mut changes);
+        self.shared.circuit.release(self.generation, clock::now(), &mut changes);
         self.shared.tell(&changes);
     }
 }
 
 impl fmt::Debug for Isolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Isolation").field("breaker", &self.shared.id.name).finish()
+        f.debug_struct("Isolation").field("breaker", &self.shared.id.name).finish_non_exhaustive()
     }
 }
 

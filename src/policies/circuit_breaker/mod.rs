@@ -68,7 +68,7 @@ use crate::{
 ///       |                                                |       is over   |
 ///       |                                                +-----------------+
 ///       |                                 more than probes - close_after fail
-///       +---- the last handle is released ---- isolated <---- isolate(), from any state
+///       +---- the last release, or reset() ---- isolated <---- isolate(), from any state
 /// ```
 ///
 /// [`state()`](Self::state) is computed from the time: a break that is over reads half-open, though no call has come.
@@ -77,10 +77,11 @@ use crate::{
 ///   (`>=`) in a window that holds at least `min_calls`, or that completes a run of failures.
 /// - **Open**: every call is rejected with `CircuitOpen` and the rest of the break as `retry_after`.
 /// - **Half-open**: at most `probes` results are counted and at most so many probes are out at once; the rest is rejected
-///   with `CircuitHalfOpen`. A probe has a lease: one that does not end in time is a failed probe, its slot is free, and
-///   its late result is void. Abandoned, throttled, ignored and rejected probes use nothing up. With slow calls watched,
-///   a slow success is a failed probe. A hedge is never a probe.
-/// - **Isolated**: every call is rejected with `Isolated` until the last handle is released.
+///   with `CircuitHalfOpen` and, as `retry_after`, the time until the first lease ends, at most `open_for`. A probe has
+///   a lease: one that does not end in time is a failed probe, its slot is free, and its late result is void. Abandoned,
+///   throttled, ignored and rejected probes use nothing up. With slow calls watched, a slow success is a failed probe.
+///   A hedge is never a probe.
+/// - **Isolated**: every call is rejected with `Isolated` until the last handle is released, or the circuit reset.
 ///
 /// A result counts only in the state in which its call was admitted; a late one is returned to its caller and changes
 /// nothing.
