@@ -417,3 +417,38 @@ async fn options_reach_a_forwarded_call_and_what_it_passes_on() {
     assert!(answer.is_err());
     assert_eq!(attempts.into_inner(), 1, "what may have been carried out is not repeated at either level");
 }
+
+/// Nothing that one of two builders, or a builder twice, makes is shared without being put in an `Arc`.
+#[tokio::test(start_paused = true)]
+async fn pipelines_that_are_built_alike_share_nothing() {
+    let breaker = CircuitBreaker::builder().min_calls(1);
+    let wall = Bulkhead::builder().limit(1);
+    let hedge = Hedge::builder().delay(HedgeDelay::on_failure());
+    let build = |name: &'static str| {
+        Pipeline::builder(name)
+            .retry(Retry::builder())
+            .hedge(hedge.clone())
+            .bulkhead(wall.clone())
+            .circuit_breaker(breaker.clone())
+            .classify_errors(as_it_says)
+            .build()
+            .unwrap()
+    };
+    let (down, up) = (build("down"), build("up"));
+    assert!(down.call(|| async { Err::<u32, _>(Verdict::transient()) }).await.is_err());
+    assert!(down.call(|| async { Ok::<u32, Verdict>(1) }).await.unwrap_err().is_rejected());
+    assert_eq!(up.call(|| async { Ok::<u32, Verdict>(1) }).await, Ok(1));
+    let inside = up.call(|| async {
+        let other = build("other");
+        Ok::<_, Verdict>(other.call(|| async { Ok::<u32, Verdict>(2) }).await.is_ok())
+    });
+    assert_eq!(inside.await, Ok(true), "each has a permit of its own");
+
+    let (down, up) = (Pipeline::standard("down").build().unwrap(), Pipeline::standard("up").build().unwrap());
+    for _ in 0..100 {
+        assert!(down.call(|| async { Err::<(), _>(()) }).await.is_err());
+    }
+    let script = Script::always(Err(Verdict::transient()));
+    assert!(up.call(|| script.attempt()).await.is_err());
+    assert_eq!(script.attempts(), 3, "neither its circuit nor its budget knows of the other's outage");
+}

@@ -467,3 +467,28 @@ async fn a_guarded_future_keeps_the_callers_deadline() {
     let timed_out = error.timed_out().unwrap();
     assert_eq!((timed_out.scope(), timed_out.limit()), (Scope::Deadline, ms(70)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_call_has_a_time_of_its_own_though_they_share_the_timeout() {
+    let timeout = Timeout::new(ms(50)).unwrap();
+    let takes = async |begins, takes| {
+        sleep(ms(begins)).await;
+        let started = Instant::now();
+        let answer = timeout.call(|| async { slow(ms(takes)).attempt().await }).await;
+        (answer.is_ok(), started.elapsed())
+    };
+    let (first, second, third) = tokio::join!(takes(0, 90), takes(30, 40), takes(40, 60));
+    assert_eq!([first, second, third], [(false, ms(50)), (true, ms(40)), (false, ms(50))]);
+    assert_eq!(takes(0, 49).await, (true, ms(49)), "nor does one that fired end a later one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_of_the_callers_is_the_limit_of_one_call_alone() {
+    let timeout = Timeout::new(ms(50)).unwrap();
+    for (left, ends, scope) in [(20, 20, Scope::Deadline), (80, 50, Scope::Total), (30, 30, Scope::Deadline)] {
+        let started = Instant::now();
+        let options = CallOptions::new().deadline(started + ms(left));
+        let at = timed_out(timeout.call_with(options, |_| pending::<Result<(), ()>>()).await);
+        assert_eq!((started.elapsed(), at.limit(), at.scope()), (ms(ends), ms(ends), scope));
+    }
+}

@@ -60,7 +60,9 @@ use crate::{
 ///
 /// The outcome of a retry that gives up is the last one that the dependency gave, as it is: never a wrapper. It is
 /// [spent](crate::Outcome::is_spent): no outer retry repeats it, so nested retries do not multiply. Where a repeat is
-/// itself refused in this process, the outcome before it is returned, with the refusal's hint.
+/// itself refused in this process, the outcome before it is returned, with the refusal's hint: for that it is kept until
+/// the repeat has ended, and no longer. Where an outcome holds something that the repeat needs, such as a response with
+/// its connection, let the operation read it to its end, or make an error of it.
 ///
 /// # Options
 ///

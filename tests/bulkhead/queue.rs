@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::future::{join, join_all};
 use tokio::time::{Instant, sleep, timeout};
 use withstand::{
     Bulkhead, CallOptions, Context, Describe, Error, EventKind, Hedge, HedgeDelay, HedgeSuppression, Operation,
@@ -303,4 +303,45 @@ async fn a_primary_that_waits_does_not_make_room_for_its_hedge() {
     let admitted = |kind: &EventKind| matches!(kind, EventKind::Waited { end: WaitEnd::Admitted, depth: 1, .. });
     assert_eq!(log.count(admitted), 1);
     assert_eq!(log.count(|kind| matches!(kind, EventKind::AttemptStarted { hedge: 1, .. })), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unless_told_otherwise_there_is_no_queue_and_in_a_queue_nobody_waits_longer_than_100_ms() {
+    let bulkhead = Bulkhead::builder().limit(1).build().unwrap();
+    let _held = bulkhead.try_acquire().unwrap();
+    assert_eq!(ready(bulkhead.acquire()).unwrap_err().reason(), Reason::BulkheadFull);
+
+    let queued = Bulkhead::builder().limit(1).queue(1).build().unwrap();
+    let _held = queued.try_acquire().unwrap();
+    let start = Instant::now();
+    assert_eq!(queued.acquire().await.unwrap_err().reason(), Reason::QueueTimeout);
+    assert_eq!(start.elapsed(), ms(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_ends_with_its_permit_at_the_deadline_ended_with_the_deadline() {
+    let log = Log::new();
+    let bulkhead = Arc::new(queueing(1, 1, ms(1000)));
+    let pipeline =
+        Pipeline::builder("users").bulkhead(bulkhead.clone()).layer(Unreached).observer(log.clone()).build().unwrap();
+    let options = CallOptions::new().deadline(Instant::now() + ms(50));
+    let call = pipeline.call_with(options, |_| async { Ok::<_, Infallible>(()) });
+    // The one who has it gives it back first.
+    let (_, late) = join(bulkhead.call(|| takes(ms(50))), call).await;
+    assert_eq!(late.unwrap_err().timed_out().map(TimedOut::phase), Some(Phase::Queue));
+    let ends = log.pick(|kind| match kind {
+        EventKind::Waited { end, .. } => Some(end),
+        _ => None,
+    });
+    assert_eq!(ends, [WaitEnd::Deadline]);
+    assert_eq!(bulkhead.in_use(), 0);
+}
+
+/// What no call may come to.
+struct Unreached;
+impl Describe for Unreached {}
+impl<T: Send, E: Send> Policy<T, E> for Unreached {
+    async fn run<Op: Operation<T, E>>(&self, _: Op, _: Context<'_>) -> Outcome<T, E> {
+        panic!("it was let through")
+    }
 }

@@ -7,8 +7,8 @@ use std::{
 
 use tokio::time::{Instant, advance, sleep};
 use withstand::{
-    AttemptEnd, Backoff, Bulkhead, CallOptions, CallOutcome, Error, Event, EventKind, Fallback, Idempotency, Pipeline,
-    Priority, Reason, Timeout, Verdict, VerdictKind,
+    AttemptEnd, Backoff, Bulkhead, CallOptions, CallOutcome, Error, Event, EventKind, Fallback, Idempotency, Level,
+    Pipeline, Priority, Reason, Timeout, Verdict, VerdictKind,
 };
 
 use super::{ends, finished, outcome, retry};
@@ -228,6 +228,8 @@ async fn a_stall_of_the_process_is_reported_at_most_once_a_second() {
     let (third, ()) = tokio::join!(call(), advance(ms(301)));
     assert!(third.is_err());
     assert_eq!(stalls(&log), [ms(400), ms(201)]);
+    let stalled = |kind: &EventKind| matches!(kind, EventKind::RuntimeStalled { .. });
+    assert!(log.kinds().iter().filter(|kind| stalled(kind)).all(|kind| kind.level() == Level::Error));
     sleep(secs(2)).await;
     let (fourth, ()) = tokio::join!(call(), advance(ms(200)));
     assert!(fourth.is_err());

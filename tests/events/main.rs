@@ -6,6 +6,7 @@ mod support;
 
 mod attempts;
 mod calls;
+mod kinds;
 mod observers;
 
 use std::time::Duration;

@@ -71,3 +71,42 @@ fn a_break_that_does_not_grow_has_one_length() {
     let steady = plan![circuit_breaker(CircuitBreaker::builder().growth(1.0).jitter(0.1))].to_string();
     assert!(steady.contains("open_for 5s, jitter 0.1,"), "{steady}");
 }
+
+/// The kind and the settings of each layer.
+fn settings(plan: &Plan) -> Vec<String> {
+    let layers = plan.layers().iter();
+    layers
+        .map(|layer| {
+            let settings = layer.settings().iter().map(|(field, value)| format!("{field} {value}"));
+            format!("{}: {}", layer.kind(), settings.collect::<Vec<_>>().join(", "))
+        })
+        .collect()
+}
+
+#[test]
+fn the_standard_pipelines_are_what_they_are_said_to_be() {
+    let breaker = "circuit_breaker: time_window 30s, failure_rate 0.5, min_calls 20, slow_call 800ms at 0.8, \
+                   open_for 5s to 60s, jitter 0.1, probes 3, close_after 3";
+    let retry = |attempts| {
+        format!(
+            "retry: max_attempts {attempts}, backoff exponential 50ms x2 up to 1s, full jitter, budget 0.2 up to 100"
+        )
+    };
+    let standard = Pipeline::standard("users-api").build().unwrap().explain();
+    assert_eq!(
+        settings(&standard),
+        ["timeout: limit 4s", &retry(3), "bulkhead: limit 100, queue 0", breaker, "timeout: limit 1s",]
+    );
+    let hedged = Pipeline::standard_hedged("users-api").build().unwrap().explain();
+    assert_eq!(
+        settings(&hedged),
+        [
+            "timeout: limit 4s",
+            &retry(2),
+            "hedge: max_hedges 1, delay quantile 0.95 from 5ms to 500ms, budget 0.1 up to 10",
+            "bulkhead: limit 100, queue 0",
+            breaker,
+            "timeout: limit 1s",
+        ]
+    );
+}

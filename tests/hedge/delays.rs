@@ -192,6 +192,7 @@ async fn no_hedge_begins_at_the_deadline() {
     assert!(matches!(error, Error::Timeout(_)));
     assert_eq!(stage.starts(), [(0, 0), (1, 20)]);
     assert_eq!(finished(&log), [(2, 1, 0)]);
+    assert_eq!(suppressed(&log), [HedgeSuppression::Deadline]);
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::sleep;
 use withstand::{
-    Bulkhead, CircuitBreaker, EventKind, Hedge, HedgeDelay, HedgeSuppression, HedgeTrigger, Pipeline, Reason,
-    Rejection, RetryBudget, Verdict,
+    Bulkhead, CircuitBreaker, Context, Describe, EventKind, Hedge, HedgeDelay, HedgeSuppression, HedgeTrigger,
+    Operation, Outcome, Pipeline, Policy, Reason, Rejection, RetryBudget, Verdict,
 };
 
 use crate::{
@@ -158,4 +158,60 @@ async fn attempts_that_a_timeout_inside_ends_count_as_failed() {
     assert_eq!(pipeline.call(|| stage.next()).await, Ok(1));
     assert_eq!(stage.starts(), [(0, 0), (1, 50)]);
     assert_eq!(hedges(&log), [(1, ms(50), HedgeTrigger::Failure)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_meets_a_circuit_isolated_meanwhile_is_out_of_the_race() {
+    let log = Log::new();
+    let budget = tokens(5);
+    let breaker = Arc::new(CircuitBreaker::builder().build().unwrap());
+    let pipeline = Pipeline::builder("replicas")
+        .hedge(every(20, 1).budget(budget.clone()))
+        .circuit_breaker(breaker.clone())
+        .classify_errors(by_fault())
+        .observer(log.clone())
+        .build()
+        .unwrap();
+    let stage = Stage::new([answers(50)]);
+    let (answer, _isolation) = tokio::join!(pipeline.call(|| stage.next()), async {
+        sleep(ms(10)).await;
+        breaker.isolate()
+    });
+    assert_eq!((answer, stage.starts().len()), (Ok(0), 1));
+    assert_eq!(suppressed(&log), [HedgeSuppression::Circuit]);
+    assert!((budget.balance() - 5.0).abs() < 1e-6);
+}
+
+/// Holds hedges up for longer than they have.
+struct HoldsHedges;
+
+impl Describe for HoldsHedges {}
+
+impl<T: Send, E: Send> Policy<T, E> for HoldsHedges {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        if cx.hedge() > 0 {
+            sleep(secs(9)).await;
+        }
+        op.attempt(cx).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_whose_time_is_up_before_it_reached_the_operation_costs_nothing() {
+    let log = Log::new();
+    let budget = tokens(5);
+    let pipeline = Pipeline::builder("replicas")
+        .hedge(every(20, 1).budget(budget.clone()))
+        .timeout(ms(50))
+        .layer(HoldsHedges)
+        .classify_errors(by_fault())
+        .observer(log.clone())
+        .build()
+        .unwrap();
+    let stage = Stage::new([HANG]);
+    let outcome = pipeline.outcome(|| stage.next()).await;
+    assert_eq!(outcome.verdict(), Verdict::transient(), "the primary's, which has timed out as well");
+    assert_eq!((stage.now(), stage.starts()), (70, vec![(0, 0)]));
+    assert_eq!(suppressed(&log), [HedgeSuppression::Deadline]);
+    assert!((budget.balance() - 5.0).abs() < 1e-6);
 }

@@ -86,6 +86,8 @@ fn simulate(parts: &[Part], settings: Settings) -> End {
                 None if running.is_empty() => None,
                 None => settings.delay.map(|delay| latest + delay),
             };
+            // With nothing under way, nobody waits for a hedge that cannot be paid.
+            hedges_over |= running.is_empty() && tokens == Some(0);
             if hedges_over || due.is_none_or(|due| now < due) {
                 if running.is_empty() && (hedges_over || due.is_none()) {
                     return end;

@@ -226,3 +226,36 @@ async fn what_is_old_is_forgotten() {
     calls(&hedge, 9, &[answers(20)]).await;
     assert_about(&hedge, 20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn unless_told_otherwise_it_is_the_95th_percentile_of_a_hundred_samples() {
+    for (slow, expected) in [(5, 20), (6, 300)] {
+        let hedge = measuring(HedgeDelay::default());
+        calls(&hedge, 99 - slow, &[answers(20)]).await;
+        calls(&hedge, slow, &[answers(300)]).await;
+        assert_eq!(hedge.current_delay(), None, "99 are too few");
+        calls(&hedge, 1, &[answers(20)]).await;
+        assert_about(&hedge, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unless_told_otherwise_a_sample_counts_for_half_a_minute() {
+    let hedge = measuring(HedgeDelay::default());
+    calls(&hedge, 100, &[answers(20)]).await;
+    sleep(secs(20)).await;
+    calls(&hedge, 1, &[answers(20)]).await;
+    assert_about(&hedge, 20);
+    sleep(secs(10)).await;
+    calls(&hedge, 1, &[answers(20)]).await;
+    assert_eq!(hedge.current_delay(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unless_told_otherwise_a_call_has_one_hedge() {
+    let hedge = hedge(HedgeDelay::fixed(ms(10)));
+    let pipeline = Pipeline::builder("replicas").hedge(hedge).classify_errors(by_fault()).build().unwrap();
+    let stage = Stage::new([answers(1000)]);
+    pipeline.call(|| stage.next()).await.unwrap();
+    assert_eq!(stage.starts(), [(0, 0), (1, 10)]);
+}

@@ -1,16 +1,19 @@
 //! A process that stood still is no reason for a hedge.
 
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::{
     sync::oneshot,
     time::{advance, sleep},
 };
-use withstand::{Hedge, HedgeSuppression, Pipeline};
+use withstand::{Hedge, HedgeDelay, HedgeSuppression, Pipeline, Timeout};
 
 use crate::{
-    stage::{HANG, Stage, answers, every, gives, hedged, suppressed},
-    support::{Log, ms},
+    stage::{HANG, Stage, answers, by_fault, every, gives, hedged, suppressed},
+    support::{Log, ms, secs},
 };
 
 /// The clock jumps while nothing is polled.
@@ -82,5 +85,48 @@ async fn after_a_stall_what_brings_the_answer_gets_a_turn_though_a_hedge_is_arou
         // Polled after the call in the turn in which both wake up.
         let (result, (), ()) = tokio::join!(call, stalls(5, ms(1_000)), brings);
         assert_eq!(result, Ok(7), "{delay:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_timed_out_because_the_process_stood_still_asks_for_no_hedge() {
+    let log = Log::new();
+    let pipeline = Pipeline::builder("replicas")
+        .hedge(Hedge::builder().delay(HedgeDelay::on_failure()).without_budget())
+        .timeout(ms(50))
+        .classify_errors(by_fault())
+        .observer(log.clone())
+        .build()
+        .unwrap();
+    let stage = Stage::new([HANG, answers(5)]);
+    let (outcome, ()) = tokio::join!(pipeline.outcome(|| stage.next()), stalls(5, ms(500)));
+    assert!(outcome.is_stalled() && outcome.result.is_err());
+    assert_eq!(stage.starts(), [(0, 0)]);
+    assert_eq!(suppressed(&log), [HedgeSuppression::Stalled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_timed_out_because_the_process_stood_still_is_not_measured() {
+    let delay = || HedgeDelay::quantile(0.5).min_samples(1).starting(secs(1)).ceiling(secs(60));
+    let hedge = || Arc::new(Hedge::builder().delay(delay()).max_hedges(1).without_budget().build().unwrap());
+    let (inside, outside) = (hedge(), hedge());
+    let timeout_inside = Pipeline::builder("inside").hedge(inside.clone()).timeout(ms(500)).build().unwrap();
+    let timeout_outside =
+        Pipeline::builder("outside").layer(Timeout::new(ms(500)).unwrap()).hedge(outside.clone()).build().unwrap();
+    let hangs = std::future::pending::<Result<(), ()>>;
+    for stands_still in [true, false] {
+        if stands_still {
+            let (answer, ()) = tokio::join!(timeout_inside.call(hangs), stalls(5, secs(9)));
+            assert!(answer.is_err());
+            let (answer, ()) = tokio::join!(timeout_outside.call(hangs), stalls(5, secs(9)));
+            assert!(answer.is_err());
+        } else {
+            assert!(timeout_inside.call(hangs).await.is_err());
+            assert!(timeout_outside.call(hangs).await.is_err());
+        }
+        for hedge in [&inside, &outside] {
+            let measured = hedge.current_delay() != Some(secs(1));
+            assert_eq!(measured, !stands_still, "{:?}", hedge.current_delay());
+        }
     }
 }

@@ -1,7 +1,14 @@
 //! Which attempt wins, and what those that do not win do to the race.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
 use tokio::time::{Instant, sleep};
-use withstand::{CallOptions, Error, Hedge, HedgeDelay, HedgeSuppression, HedgeTrigger, Verdict};
+use withstand::{
+    CallOptions, Error, Hedge, HedgeDelay, HedgeSuppression, HedgeTrigger, Pipeline, RetryBudget, Verdict,
+};
 
 use crate::{
     stage::{Fault, HANG, Part, Stage, answers, every, fails, finished, gives, hedged, hedges, suppressed},
@@ -159,4 +166,68 @@ async fn on_failure_obeys_hints_as_well() {
     let hedge = Hedge::builder().delay(HedgeDelay::on_failure()).without_budget();
     assert_eq!(hedged(hedge, &Log::new()).call(|| stage.next()).await, Ok(1));
     assert_eq!(stage.starts(), [(0, 0), (1, 75)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_a_day_counts_as_half_a_minute() {
+    const DAY: u64 = 24 * 60 * 60 * 1000;
+    for (hint, starts) in [(29_999, 30_004), (30_001, 30_005), (DAY, 30_005)] {
+        let stage = Stage::new([transient_in(5, hint), answers(5)]);
+        assert_eq!(hedged(every(20, 1), &Log::new()).call(|| stage.next()).await, Ok(1));
+        assert_eq!(stage.starts(), [(0, 0), (1, starts)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_hint_if_the_budget_is_empty() {
+    let log = Log::new();
+    let budget = RetryBudget::builder().ratio(0.0).initial(1).cap(1);
+    let pipeline = hedged(every(20, 3).own_budget(budget), &log);
+    let stage = Stage::new([transient_in(5, 100), transient_in(5, 5000), answers(5)]);
+    let outcome = pipeline.outcome(|| stage.next()).await;
+    assert_eq!(outcome.verdict(), Verdict::transient().retry_after(ms(5000)));
+    assert_eq!((stage.now(), stage.starts()), (110, vec![(0, 0), (1, 105)]));
+    assert_eq!(suppressed(&log), [HedgeSuppression::Budget]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_dropped_while_it_waits_for_a_hint_gives_the_token_back() {
+    let budget = Arc::new(RetryBudget::builder().ratio(0.0).initial(1).cap(1).build().unwrap());
+    let pipeline = hedged(every(20, 3).budget(budget.clone()), &Log::new());
+    let stage = Stage::new([transient_in(5, 100), answers(5)]);
+    assert!(tokio::time::timeout(ms(50), pipeline.call(|| stage.next())).await.is_err());
+    assert!((budget.balance() - 1.0).abs() < 1e-6);
+    let stage = Stage::new([transient_in(5, 100), answers(5)]);
+    assert_eq!(pipeline.call(|| stage.next()).await, Ok(1));
+    assert!(budget.balance() < 1e-6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ok_is_judged_like_an_error() {
+    let by_status = |status: Result<&u32, &()>| match status {
+        Ok(429) => Verdict::throttled(),
+        Ok(501) => Verdict::failure(),
+        Ok(503) => Verdict::transient(),
+        _ => Verdict::success(),
+    };
+    let pipeline = Pipeline::builder("replicas").hedge(every(20, 1)).classify(by_status).build().unwrap();
+    for (statuses, answer, attempts) in [
+        ([503, 200], 200, 2),
+        ([503, 429], 503, 2),
+        ([503, 501], 501, 2),
+        ([501, 200], 501, 1),
+        ([429, 200], 429, 1),
+        ([200, 503], 200, 1),
+    ] {
+        let made = AtomicUsize::new(0);
+        let call = pipeline.call(|| {
+            let status = statuses[made.fetch_add(1, Relaxed)];
+            async move {
+                sleep(ms(5)).await;
+                Ok(status)
+            }
+        });
+        assert_eq!(call.await, Ok(answer), "{statuses:?}");
+        assert_eq!(made.into_inner(), attempts, "{statuses:?}");
+    }
 }

@@ -8,8 +8,8 @@ use std::sync::{
 use futures::future::join_all;
 use tokio::time::Instant;
 use withstand::{
-    Backoff, BoxPolicy, Bulkhead, CallOptions, CircuitBreaker, Error, EventKind, Pipeline, Reason, Rejection, Retry,
-    RetryStop, Verdict, VerdictKind,
+    Backoff, BoxPolicy, Bulkhead, CallOptions, CircuitBreaker, Context, Describe, Error, EventKind, Operation, Outcome,
+    Pipeline, Policy, Reason, Rejection, Retry, RetryStop, Verdict, VerdictKind,
 };
 
 use super::{delays, pipeline, plain, stops};
@@ -345,4 +345,46 @@ async fn a_retry_behind_a_pointer_or_without_its_type_is_the_same_retry() {
     assert_eq!(script.attempts(), 12);
     assert!(Pipeline::builder("api").layer(None::<Retry>).build().unwrap().call(call).await.is_err());
     assert_eq!(script.attempts(), 13);
+}
+
+/// Lets so many attempts through.
+struct Quota(AtomicU32);
+
+impl Describe for Quota {}
+
+impl<T: Send, E: Send> Policy<T, E> for Quota {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        match self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => op.attempt(cx).await,
+            Err(_) => Outcome::rejected(Rejection::new("quota", Reason::RateLimited)),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn seven_attempts_through_a_quota_of_three_make_three_calls() {
+    for (asked, why) in [(true, RetryStop::Attempts), (false, RetryStop::Rejected)] {
+        let script = Script::always(Err(Verdict::transient()));
+        let log = Log::new();
+        let retry = if asked { plain(7, ms(10)).retry_rejected() } else { plain(7, ms(10)) };
+        let pipeline = Pipeline::builder("api")
+            .retry(retry)
+            .layer(Quota(AtomicU32::new(3)))
+            .classify_errors(as_it_says)
+            .observer(log.clone())
+            .build()
+            .unwrap();
+        let outcome = pipeline.outcome(|| script.attempt()).await;
+        assert_eq!(outcome.result, Err(Error::Operation(Verdict::transient())), "the last real one");
+        assert!(outcome.is_spent());
+        assert_eq!((script.attempts(), stops(&log)), (3, vec![why]));
+        let made = log.pick(|kind| match kind {
+            EventKind::RetryStopped { attempts, .. } => Some(attempts),
+            _ => None,
+        });
+        assert_eq!(made, [if asked { 7 } else { 4 }]);
+
+        let refused = pipeline.call(|| script.attempt()).await.unwrap_err();
+        assert_eq!(refused.rejection().map(Rejection::reason), Some(Reason::RateLimited));
+    }
 }

@@ -227,3 +227,33 @@ async fn the_longest_durations_of_all_saturate() {
     assert!(pipeline.call_with(CallOptions::new().deadline(far), |_| script.attempt()).await.is_err());
     assert_eq!((script.attempts(), stops(&log)), (4, vec![RetryStop::Attempts, RetryStop::Deadline]));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backoff_of_ones_own_undercuts_no_hint_and_keeps_to_a_cap_of_its_own() {
+    let delay_of = async |backoff: Backoff, verdict: Verdict| {
+        let script = Script::ready([Err(verdict), Ok(0)]);
+        let log = Log::new();
+        assert!(pipeline(plain(2, ms(0)).backoff(backoff), &log).call(|| script.attempt()).await.is_ok());
+        delays(&log)[0]
+    };
+    let own = |delay| Backoff::custom(move |_| Some(delay));
+    let hinted = Verdict::throttled().retry_after(secs(2));
+    assert!((secs(2)..=ms(2_200)).contains(&delay_of(own(ms(5)), hinted).await));
+    assert!((secs(5)..=ms(5_200)).contains(&delay_of(own(secs(5)), hinted).await));
+    assert_eq!(delay_of(own(secs(5)), Verdict::transient()).await, secs(5), "no jitter unless asked for");
+    assert_eq!(delay_of(own(secs(5)).cap(secs(1)), Verdict::transient()).await, secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_of_just_max_hint_is_obeyed_and_not_clamped() {
+    for (hint, clamped) in [(secs(30), false), (secs(30) + Duration::from_nanos(1), true)] {
+        let script = Script::ready([Err(Verdict::throttled().retry_after(hint)), Ok(0)]);
+        let log = Log::new();
+        assert!(pipeline(plain(2, ms(10)), &log).call(|| script.attempt()).await.is_ok());
+        let told = log.pick(|kind| match kind {
+            EventKind::Retried { hint, clamped, delay, .. } => Some((hint, clamped, delay >= secs(30))),
+            _ => None,
+        });
+        assert_eq!(told, [(Some(hint), clamped, true)]);
+    }
+}

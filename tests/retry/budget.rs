@@ -266,3 +266,20 @@ fn a_retry_has_a_budget_of_its_own_unless_told() {
     assert!(Arc::ptr_eq(retry.budget().unwrap(), &given));
     assert!(Retry::builder().without_budget().build().unwrap().budget().is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_that_was_empty_pays_again_once_successes_have_filled_it() {
+    let budget = shared(RetryBudget::builder().ratio(0.5).initial(1).cap(10));
+    let log = Log::new();
+    let pipeline = pipeline(plain(2, ms(10)).budget(budget.clone()), &log);
+    let attempts = async |result: Result<u32, Verdict>| {
+        let script = Script::always(result);
+        drop(pipeline.call(|| script.attempt()).await);
+        script.attempts()
+    };
+    assert_eq!((attempts(DOWN).await, attempts(DOWN).await), (2, 1), "one token");
+    assert_eq!((attempts(Ok(0)).await, attempts(DOWN).await), (1, 1), "half a token is none");
+    assert_eq!((attempts(Ok(0)).await, attempts(DOWN).await), (1, 2), "two halves are one");
+    assert_eq!(attempts(DOWN).await, 1);
+    holds(&budget, 0.0);
+}

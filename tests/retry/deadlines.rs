@@ -253,3 +253,43 @@ async fn what_happens_between_two_attempts_is_backoff_and_its_repeat_is_not_paid
     assert_eq!(at, Some((Scope::Total, Phase::Backoff, 1)));
     assert!((budget.balance() - 5.0).abs() < 1e-9);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_together_with_the_deadline_is_returned_as_it_is() {
+    for (gives, stop) in [
+        (Ok(7), None),
+        (Err(Verdict::failure()), None),
+        (Err(Verdict::rejected()), None),
+        (Err(Verdict::transient()), Some(RetryStop::Deadline)),
+    ] {
+        let script = Script::new([Step { takes: ms(100), gives }]);
+        let log = Log::new();
+        let answer = pipeline(plain(3, ms(0)), &log).call_with(within(100), |_| script.attempt()).await;
+        assert_eq!(answer, gives.map_err(Error::Operation));
+        assert_eq!((script.attempts(), stops(&log)), (1, Vec::from_iter(stop)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_attempt_begins_however_little_time_is_left() {
+    let script = Script::always(Ok(7));
+    let retry = plain(3, ms(1)).min_time_left(secs(60)).build().unwrap();
+    let options = CallOptions::new().deadline(Instant::now() + Duration::from_nanos(1));
+    assert_eq!(retry.call_with(options, |_| script.attempt()).await, Ok(7));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_past_at_entry_is_a_rejection_to_whoever_reads_the_verdict() {
+    let pipeline = pipeline(plain(3, ms(1)), &Log::new());
+    let outcome = pipeline.outcome_with(within(0), |_| async { Ok(7) }).await;
+    assert_eq!((outcome.verdict(), outcome.label(), outcome.is_spent()), (Verdict::rejected(), "timeout", false));
+
+    // A pipeline that is forwarded to passes that on: nothing repeats it.
+    let outer = Pipeline::builder("outer").retry(plain(3, ms(1))).build().unwrap();
+    let log = Log::new();
+    let inner = Pipeline::builder("inner").observer(log.clone()).classify_errors(as_it_says).build().unwrap();
+    let late = within(0);
+    let answer = outer.forward(|| inner.outcome_with(late, |_| async { Ok::<u32, Verdict>(7) })).await;
+    assert!(answer.unwrap_err().is_timeout());
+    assert_eq!(log.count(|kind| matches!(kind, EventKind::CallFinished { attempts: 0, .. })), 1);
+}

@@ -9,6 +9,7 @@ mod backoff;
 mod budget;
 mod deadlines;
 mod idempotency;
+mod model;
 mod nesting;
 mod properties;
 

@@ -59,7 +59,8 @@ use delay::Delay;
 /// | `Rejected`, of a hedge | it is out of the race, its token goes back to the budget |
 /// | `Rejected`, of the primary | no hedge begins; it is the outcome, unless a hedge that runs already wins |
 ///
-/// Where no attempt wins, the outcome is the primary's, with the largest hint seen.
+/// Where no attempt wins, the outcome is the primary's, with the largest hint seen. Nothing waits for a hint while no
+/// attempt runs if the budget is empty or the deadline is nearer: that is the outcome then, at once.
 ///
 /// A hedge begins so long after the attempt before it has reached the operation: the time that one waited in a queue does
 /// not count. Inside, a hedge never waits in a queue of a [`Bulkhead`](crate::Bulkhead) and is never a probe of a

@@ -140,6 +140,8 @@ struct Race<'a, T, E> {
     failure_due: Option<Moment>,
     /// The largest hint of the attempts that failed.
     hint: Option<Duration>,
+    /// What the next hedge has paid already.
+    paid: Option<Token<'a>>,
     /// How the first attempt ended, if it did not win.
     first: Option<Outcome<T, E>>,
     winner: Option<Outcome<T, E>>,
@@ -159,6 +161,7 @@ impl<'a, T, E> Race<'a, T, E> {
             asked: false,
             failure_due: None,
             hint: None,
+            paid: None,
             first: None,
             winner: None,
         };
@@ -219,8 +222,10 @@ impl<'a, T, E> Race<'a, T, E> {
         }
         let running = self.first_runs || self.hedges_run > 0;
         match self.due() {
-            // With nothing under way a wait makes sense only if a failure asks for it and time is left.
-            Some((due, trigger)) if running || self.is_worth_waiting(due, trigger) => Next::Hedge { due, trigger },
+            // With nothing under way a wait makes sense only if a failure asks for it, time is left, and it can be paid.
+            Some((due, trigger)) if running || (self.is_worth_waiting(due, trigger) && self.pay()) => {
+                Next::Hedge { due, trigger }
+            }
             _ if running => Next::Wait,
             _ => match self.first.take() {
                 Some(first) => Next::Done(first.hinted(self.hint)),
@@ -272,10 +277,7 @@ impl<'a, T, E> Race<'a, T, E> {
             self.stop(HedgeSuppression::Deadline);
             return None;
         }
-        let budget = self.hedge.budget.as_ref();
-        let token = budget.and_then(|budget| budget.withdraw(self.cx, &self.hedge.id));
-        if budget.is_some() && token.is_none() {
-            self.stop(HedgeSuppression::Budget);
+        if !self.pay() {
             return None;
         }
         let now = self.cx.moment();
@@ -287,7 +289,19 @@ impl<'a, T, E> Race<'a, T, E> {
         self.failure_due = None;
         let index = self.cx.hedge().saturating_add(self.hedges_begun);
         self.cx.emit(&self.hedge.id, || EventKind::Hedged { hedge: index, delay, trigger });
-        Some((index, token))
+        Some((index, self.paid.take()))
+    }
+
+    /// Pays for the next hedge, unless that is done. Without a token there is none.
+    fn pay(&mut self) -> bool {
+        if let (Some(budget), None) = (&self.hedge.budget, &self.paid) {
+            self.paid = budget.withdraw(self.cx, &self.hedge.id);
+            if self.paid.is_none() {
+                self.stop(HedgeSuppression::Budget);
+                return false;
+            }
+        }
+        true
     }
 }
 
