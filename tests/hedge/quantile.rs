@@ -243,11 +243,11 @@ async fn unless_told_otherwise_it_is_the_95th_percentile_of_a_hundred_samples() 
 async fn unless_told_otherwise_a_sample_counts_for_half_a_minute() {
     let hedge = measuring(HedgeDelay::default());
     calls(&hedge, 100, &[answers(20)]).await;
-    // Two windows at least, whatever part of the first one had passed.
+    // Three windows of 10 s, the present one apart: for 20 s nothing is forgotten, after 40 s all is.
     sleep(secs(17)).await;
     calls(&hedge, 1, &[answers(20)]).await;
     assert_about(&hedge, 20);
-    sleep(secs(14)).await;
+    sleep(secs(24)).await;
     calls(&hedge, 1, &[answers(20)]).await;
     assert_eq!(hedge.current_delay(), None);
 }
