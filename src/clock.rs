@@ -47,14 +47,6 @@ pub(crate) fn now() -> Moment {
     moment_of(Instant::now())
 }
 
-/// Waits for a moment; for ever if it never comes.
-pub(crate) async fn wait_until(moment: Moment) {
-    match instant_of(moment) {
-        Some(instant) => tokio::time::sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// A reading of the clock that everything at the same edge of a call shares.
 ///
 /// Void after a `Pending` and after user code ran: the call's future clears it at the start of each poll, the innermost

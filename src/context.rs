@@ -3,12 +3,14 @@
 use std::{
     fmt,
     sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed},
+    task::Waker,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use crate::{
+    alarm::AlarmClock,
     clock::{Reading, instant_of, moment_of},
     engine::moment::{Moment, nanos},
     error::{Phase, Scope, TimedOut},
@@ -147,6 +149,7 @@ const OPERATION: u16 = 2;
 /// What all attempts of one public call share.
 pub(crate) struct CallState {
     pub(crate) reading: Reading,
+    pub(crate) alarms: AlarmClock,
     /// Who runs: [`NOBODY`], [`LAYERS`], or from [`OPERATION`] on the operation of the hedge of that index. While a panic
     /// unwinds it tells whose that is.
     runs: AtomicU16,
@@ -169,6 +172,7 @@ impl CallState {
     pub(crate) fn new(options: &CallOptions) -> Self {
         Self {
             reading: Reading::default(),
+            alarms: AlarmClock::new(),
             runs: AtomicU16::new(NOBODY),
             attempts: AtomicU32::new(0),
             hedges: AtomicU32::new(0),
@@ -180,8 +184,9 @@ impl CallState {
 
     /// What the call knew about the present is void: a poll begins.
     #[inline(always)]
-    pub(crate) fn poll_begins(&self) {
+    pub(crate) fn poll_begins(&self, waker: &Waker, rang: bool) {
         self.reading.clear();
+        self.alarms.poll_begins(waker, rang);
         self.runs.store(LAYERS, Relaxed);
     }
 

@@ -110,6 +110,7 @@
 #[macro_use]
 mod layers;
 
+mod alarm;
 mod bounds;
 mod budget;
 mod build;

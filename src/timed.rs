@@ -1,7 +1,7 @@
 //! A future with a time limit: the one place where a timer ends something.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{self, Poll},
@@ -9,11 +9,11 @@ use std::{
 };
 
 use pin_project::pin_project;
-use tokio::time::{Sleep, sleep_until};
 
 use crate::{
-    clock::{self, instant_of},
-    context::{Context, Frame},
+    alarm::Alarm,
+    clock,
+    context::{CallState, Context, Frame},
     engine::moment::Moment,
     error::TimedOut,
     event::{EventKind, PolicyId},
@@ -25,14 +25,14 @@ pub(crate) const STALL: Duration = Duration::from_millis(100);
 
 /// Ends with what `inner` gives, or with [`Late`] once the time is up.
 ///
-/// The inner future is always polled first. The timer is made when the inner future is first pending. One that fires so
-/// late that the process must have stood still gives the rest of the process one turn to deliver what has arrived.
+/// The inner future is always polled first, and asked for its alarm when it is first pending. An alarm that comes so late
+/// that the process must have stood still gives the rest of the process one turn to deliver what has arrived.
 #[pin_project]
-pub(crate) struct Timed<F, D = Moment> {
+pub(crate) struct Timed<'a, F, D = Moment> {
     #[pin]
     inner: F,
-    #[pin]
-    timer: Option<Sleep>,
+    call: &'a CallState,
+    alarm: Alarm,
     due: D,
     /// The timer was so late that the rest of the process got a turn.
     stalled: bool,
@@ -61,19 +61,19 @@ impl Due for &Frame<'_> {
     }
 }
 
-impl<F, D> Timed<F, D> {
+impl<'a, F, D> Timed<'a, F, D> {
     #[inline(always)]
-    pub(crate) fn new(due: D, inner: F) -> Self {
-        Self { inner, timer: None, due, stalled: false }
+    pub(crate) fn new(cx: Context<'a>, due: D, inner: F) -> Self {
+        Self { inner, call: cx.state(), alarm: Alarm::default(), due, stalled: false }
     }
 }
 
-impl<F: Future, D: Due> Future for Timed<F, D> {
+impl<F: Future, D: Due> Future for Timed<'_, F, D> {
     type Output = Result<F::Output, Late>;
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.project();
         if let Poll::Ready(output) = this.inner.poll(cx) {
             return Poll::Ready(Ok(output));
         }
@@ -81,23 +81,12 @@ impl<F: Future, D: Due> Future for Timed<F, D> {
         if *this.stalled {
             return Poll::Ready(Err(Late::after(at)));
         }
-        let is_new = this.timer.is_none();
-        if is_new {
-            match instant_of(at) {
-                Some(instant) => this.timer.set(Some(sleep_until(instant))),
-                None => return Poll::Pending,
-            }
-        }
-        let is_ready = this.timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
-        // An operation that never runs out of work uses up tokio's cooperative budget in each poll, and with none left a
-        // timer is never ready. From the second poll on the clock has the last word.
-        if !is_ready && is_new {
+        if at == Moment::NEVER {
             return Poll::Pending;
         }
-        let now = clock::now();
-        if !is_ready && now < at {
+        let Poll::Ready(now) = this.alarm.poll(&this.call.alarms, &this.call.reading, at, cx) else {
             return Poll::Pending;
-        }
+        };
         let late = Late(now.since(at));
         if late.is_stall() {
             *this.stalled = true;
@@ -106,6 +95,12 @@ impl<F: Future, D: Due> Future for Timed<F, D> {
         }
         Poll::Ready(Err(late))
     }
+}
+
+/// Waits until that moment has come.
+pub(crate) async fn wait_until(cx: Context<'_>, moment: Moment) {
+    let (call, mut alarm) = (cx.state(), Alarm::default());
+    poll_fn(|task| alarm.poll(&call.alarms, &call.reading, moment, task).map(drop)).await;
 }
 
 impl Late {

@@ -9,7 +9,7 @@ use std::{
 /// The floors, from the ground up.
 const FLOORS: [&[&str]; 6] = [
     &["engine"],
-    &["name", "outcome", "error", "event", "clock", "context", "layer"],
+    &["name", "outcome", "error", "event", "clock", "alarm", "context", "layer"],
     &["policy", "call", "timed", "budget", "bounds", "build"],
     &["policies"],
     &["explain", "pipeline", "layers"],

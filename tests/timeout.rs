@@ -12,6 +12,10 @@ use std::{
     time::Duration,
 };
 
+use futures::{
+    future::poll_immediate,
+    stream::{FuturesUnordered, StreamExt},
+};
 use support::{Log, Script, Step, as_it_says, ms, secs};
 use tokio::{
     sync::oneshot,
@@ -326,6 +330,37 @@ fn a_call_that_is_ready_at_once_makes_no_timer() {
 async fn busy_then_pending() -> Result<u32, Verdict> {
     advance(ms(80)).await;
     pending().await
+}
+
+/// Polls what is inside with a waker of its own, from the so-many-th poll on.
+struct Apart {
+    from: u32,
+}
+
+impl Describe for Apart {}
+
+impl<T: Send, E: Send> Policy<T, E> for Apart {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let mut attempt = Box::pin(op.attempt(cx));
+        for _ in 0..self.from {
+            if let Some(outcome) = poll_immediate(&mut attempt).await {
+                return outcome;
+            }
+        }
+        FuturesUnordered::from_iter([attempt]).next().await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_polled_with_a_waker_of_its_own_is_ended_in_time_as_well() {
+    for from in 0..3 {
+        let apart = Pipeline::builder("p").timeout(ms(300)).layer(Apart { from }).timeout(ms(100));
+        let apart = apart.retry(retry(3, ms(20))).timeout(ms(30)).build().unwrap();
+        let begun = Instant::now();
+        let timed_out = timed_out(apart.call(pending::<Result<u32, Verdict>>).await);
+        let times = (begun.elapsed(), timed_out.attempts(), timed_out.limit());
+        assert_eq!(times, (ms(80), 1, ms(30)), "attempts at 0 and 50, and a third at 100 would be too late");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,11 +13,13 @@ use std::{
 };
 
 use pin_project::pin_project;
+use tokio::time::{Sleep, sleep_until};
 
 pub(crate) use operation::{Classified, Forwarded};
 pub(crate) use standalone::{standalone, standalone_guard};
 
 use crate::{
+    clock::instant_of,
     context::{CallOptions, CallState, Context, Frame, deadline_of},
     engine::moment::Moment,
     error::Error,
@@ -50,7 +52,7 @@ where
         let root = Frame::root(&state, telemetry, Moment::NEVER, Duration::ZERO);
         let mut report = CallReport::begin(&root);
         let attempts = policy.run(&operation, Context::new(&root));
-        let outcome = EachPoll { state: &state, inner: attempts }.await;
+        let outcome = Root::new(&state, attempts).await;
         report.finish(&outcome);
         take(outcome)
     }
@@ -80,8 +82,8 @@ where
         let outcome = if cx.is_late() {
             Outcome::refused_as_late(cx, None)
         } else {
-            let timed = Timed::new(deadline, policy.run(&operation, cx));
-            match (EachPoll { state: &state, inner: timed }).await {
+            let timed = Timed::new(cx, deadline, policy.run(&operation, cx));
+            match Root::new(&state, timed).await {
                 Ok(outcome) => outcome,
                 Err(late) => late.outcome(cx, &root, None),
             }
@@ -96,24 +98,52 @@ pub(crate) fn result<T, E>(outcome: Outcome<T, E>) -> Result<T, Error<E>> {
     outcome.result
 }
 
-/// Voids, at the start of each poll, what the call knew about the present.
+/// The outermost future of a call. It voids, at the start of each poll, what the call knew about the present, and has the
+/// one timer of all that waits inside.
 #[pin_project]
-struct EachPoll<'a, F> {
+pub(crate) struct Root<'a, F> {
     state: &'a CallState,
+    #[pin]
+    timer: Option<Sleep>,
     #[pin]
     inner: F,
 }
 
-impl<F: Future> Future for EachPoll<'_, F> {
+impl<'a, F> Root<'a, F> {
+    #[inline(always)]
+    pub(crate) fn new(state: &'a CallState, inner: F) -> Self {
+        Self { state, timer: None, inner }
+    }
+}
+
+impl<F: Future> Future for Root<'_, F> {
     type Output = F::Output;
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        this.state.poll_begins();
+        let mut this = self.project();
+        // Before what is inside has used up tokio's cooperative budget: with none left a timer is never ready.
+        let rang = this.timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
+        this.state.poll_begins(cx.waker(), rang);
         let poll = this.inner.poll(cx);
         this.state.poll_ends();
+        if poll.is_pending() {
+            set_timer(this.timer, this.state.alarms.earliest(), cx);
+        }
         poll
+    }
+}
+
+/// Has the task woken at that moment.
+fn set_timer(mut timer: Pin<&mut Option<Sleep>>, at: Moment, cx: &mut task::Context<'_>) {
+    let Some(at) = instant_of(at) else { return timer.set(None) };
+    match timer.as_mut().as_pin_mut() {
+        Some(timer) if timer.deadline() == at && !timer.is_elapsed() => return,
+        Some(timer) => timer.reset(at),
+        None => timer.set(Some(sleep_until(at))),
+    }
+    if timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
+        cx.waker().wake_by_ref();
     }
 }
 

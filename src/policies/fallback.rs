@@ -341,7 +341,7 @@ impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
             }
             let started = cx.moment();
             cx.enter(Phase::Fallback);
-            let answer = Timed::new(started.after(self.limit), self.substitute.substitute(&outcome)).await;
+            let answer = Timed::new(cx, started.after(self.limit), self.substitute.substitute(&outcome)).await;
             self.conclude(outcome, answer, started, cx)
         }
     }

@@ -6,7 +6,6 @@ use crate::{
     budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder, Token},
     build::IntoLayer,
     call::{standalone, yield_once},
-    clock::wait_until,
     context::{Context, Idempotency},
     engine::{backoff::Backoff, moment::Moment, rng::Rng},
     error::{ConfigError, Error, Phase, Reason},
@@ -15,6 +14,7 @@ use crate::{
     name::Name,
     outcome::{Hint, Outcome, VerdictKind},
     policy::{Describe, Operation, Policy},
+    timed::wait_until,
 };
 
 /// Repeats what may succeed the next time: after a pause, a few times, and only as often as successes pay for.
@@ -322,7 +322,7 @@ impl<T: Send, E: Send> Policy<T, E> for Retry {
                     }
                 };
                 match next {
-                    Some(next) => wait_until(next).await,
+                    Some(next) => wait_until(series.cx, next).await,
                     // A delay of zero still lets others run: attempts that fail at once must not starve the thread.
                     None => yield_once().await,
                 }

@@ -76,6 +76,8 @@ use crate::{
 /// # Cost
 ///
 /// A timer is made, and the clock read, when the operation is first pending. One that is ready at once costs neither.
+/// All that waits within a call has one timer between them: timeouts, the pause of a retry, the delay of a hedge, the
+/// wait in a queue.
 ///
 /// # Events
 ///
@@ -175,7 +177,7 @@ impl<T: Send, E: Send> Policy<T, E> for Timeout {
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         async move {
             let frame = Frame::with_limit_once_pending(cx, self.limit);
-            match Timed::new(&frame, op.attempt(cx.within(&frame))).await {
+            match Timed::new(cx, &frame, op.attempt(cx.within(&frame))).await {
                 Ok(outcome) => outcome,
                 Err(late) => late.outcome(cx, &frame, Some(&self.id)),
             }

@@ -119,7 +119,7 @@ impl Bulkhead {
         async {
             match self.try_permit() {
                 Some(permit) => Ok(permit),
-                None => self.wait(None).await.map_err(|refusal| refusal.rejection(self)),
+                None => self.wait_outside_of_calls().await.map_err(|refusal| refusal.rejection(self)),
             }
         }
     }
@@ -347,7 +347,7 @@ impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
                 if cx.hedge() > 0 {
                     return Refusal::Full.outcome(self, cx);
                 }
-                match self.wait(Some(cx)).await {
+                match self.wait(cx).await {
                     Ok(waited_for) => _ = permit.insert(waited_for),
                     Err(refusal) => return refusal.outcome(self, cx),
                 }

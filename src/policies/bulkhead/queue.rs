@@ -3,6 +3,7 @@
 use std::{
     pin::Pin,
     task::{self, Poll, Waker},
+    time::Duration,
 };
 
 use pin_project::{pin_project, pinned_drop};
@@ -10,8 +11,9 @@ use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::{Bulkhead, Permit, Refusal, permits::Fair};
 use crate::{
+    call::Root,
     clock,
-    context::Context,
+    context::{CallOptions, CallState, Context, Frame},
     engine::{moment::Moment, sync::Ordering},
     error::Phase,
     event::{EventKind, Telemetry, WaitEnd},
@@ -19,22 +21,27 @@ use crate::{
 };
 
 impl Bulkhead {
-    /// Waits in the queue. The context is that of a call, if it is one.
+    /// The same for who is no call.
     #[cold]
-    pub(super) async fn wait(&self, cx: Option<Context<'_>>) -> Result<Permit<'_>, Refusal> {
+    pub(super) async fn wait_outside_of_calls(&self) -> Result<Permit<'_>, Refusal> {
+        let state = CallState::new(&CallOptions::new());
+        let frame = Frame::root(&state, Telemetry::SILENT, Moment::NEVER, Duration::ZERO);
+        Root::new(&state, self.wait(Context::new(&frame))).await
+    }
+
+    /// Waits in the queue.
+    #[cold]
+    pub(super) async fn wait(&self, cx: Context<'_>) -> Result<Permit<'_>, Refusal> {
         let fair = self.permits.fair().ok_or(Refusal::Full)?;
         let place = Place::take(self, fair).ok_or(Refusal::Full)?;
-        if let Some(cx) = cx {
-            cx.enter(Phase::Queue);
-        }
-        let telemetry = cx.map_or(Telemetry::SILENT, |cx| cx.telemetry());
-        let started = clock::now();
+        cx.enter(Phase::Queue);
+        let (telemetry, started) = (cx.telemetry(), clock::now());
         let mut waited = Waited { bulkhead: self, telemetry, started, depth: place.depth, end: WaitEnd::Cancelled };
-        let deadline = cx.map_or(Moment::NEVER, |cx| cx.deadline_moment());
+        let deadline = cx.deadline_moment();
         let until = started.after(self.max_wait);
-        let result = match Timed::new(until.min(deadline), queued(self, fair)).await {
+        let result = match Timed::new(cx, until.min(deadline), queued(self, fair)).await {
             // The time may have come to both at once.
-            Ok(Ok(_permit)) if cx.is_some_and(|cx| cx.is_late()) => Err(Refusal::Late),
+            Ok(Ok(_permit)) if cx.is_late() => Err(Refusal::Late),
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_closed)) => Err(Refusal::Full),
             Err(_) if deadline <= until => Err(Refusal::Late),

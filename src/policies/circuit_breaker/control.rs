@@ -2,18 +2,17 @@
 
 use std::{fmt, future::Future, sync::Arc};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout_at};
 
 use super::{CircuitBreaker, CircuitState, Shared};
 use crate::{
-    clock,
+    clock::{self, instant_of},
     engine::{
         circuit::{self, Recorded},
         moment::Moment,
     },
     error::Rejection,
     outcome::{Verdict, VerdictKind},
-    timed::Timed,
 };
 
 impl CircuitBreaker {
@@ -200,7 +199,11 @@ impl StateChanges {
                 }
                 let until = self.shared.circuit.next_change(now);
                 // Woken or out of time: either way the state is read again. The sender lives in `shared`.
-                let _woken = Timed::new(until, self.wake.changed()).await;
+                let change = self.wake.changed();
+                let _woken = match instant_of(until) {
+                    Some(until) => timeout_at(until, change).await.is_ok(),
+                    None => change.await.is_ok(),
+                };
             }
         }
     }

@@ -3,12 +3,12 @@
 use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Sleep, sleep_until};
 
 use super::{Hedge, MAX_HINT};
 use crate::{
+    alarm::Alarm,
     budget::Token,
-    clock::{self, instant_of},
+    clock,
     context::{Context, Frame, Idempotency},
     engine::moment::Moment,
     error::{Error, Reason},
@@ -28,7 +28,7 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
         let mut first = pin!(op.attempt(first_cx));
         // Made when the first hedge begins: a call without one allocates nothing.
         let mut hedges = None;
-        let mut timer = pin!(None::<Sleep>);
+        let mut alarm = Alarm::default();
         let mut race = Race::new(self, cx);
         let mut outcome = poll_fn(|task| {
             // Once in each turn of the task: an attempt that gives up its turn must not get it back at once.
@@ -59,13 +59,8 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
                     Next::Hedge { due, trigger } => (due, trigger),
                 };
                 if due > cx.moment() {
-                    let Some(at) = instant_of(due) else { return Poll::Pending };
-                    match timer.as_mut().as_pin_mut() {
-                        Some(mut timer) if timer.deadline() != at => timer.as_mut().reset(at),
-                        Some(_) => {}
-                        None => timer.set(Some(sleep_until(at))),
-                    }
-                    if timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(task).is_pending()) {
+                    let call = cx.state();
+                    if alarm.poll(&call.alarms, &call.reading, due, task).is_pending() {
                         return Poll::Pending;
                     }
                 }
