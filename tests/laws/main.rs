@@ -4,4 +4,5 @@
 mod drop_everywhere;
 mod one_law_for_all;
 mod polled;
+mod random_pipelines;
 mod rows;
