@@ -511,6 +511,14 @@ fn breaks_grow_up_to_the_cap_and_start_over_when_closed() {
 }
 
 #[test]
+fn a_break_that_neither_grows_nor_jitters_is_exact_to_the_nanosecond() {
+    // More digits than a floating-point number of seconds holds.
+    let open_for = Duration::new(1_000_000_000, 1);
+    let settings = Settings { open_for, max_open: open_for, ..settings() };
+    assert_eq!(settings.break_length(0, 0.9), open_for);
+}
+
+#[test]
 fn jitter_makes_breaks_longer_and_never_shorter() {
     let lengths: Vec<Duration> = (0..200)
         .map(|seed| {

@@ -285,7 +285,6 @@ impl BulkheadBuilder {
             .ok_or_else(|| ConfigError::new("limit", "missing", "the most calls at once; there is no safe default"))?;
         check_limit(limit)?;
         match self.max_wait {
-            None if self.queue == 0 => Ok((limit, Duration::ZERO)),
             None => Ok((limit, Duration::from_millis(100))),
             Some(wait) if wait.is_zero() => {
                 Err(ConfigError::new("max_wait", "0s", "more than 0s; leave out the queue for no wait"))
