@@ -1,0 +1,9 @@
+//! `cargo fuzz run commands`: see `../commands.rs`.
+#![no_main]
+
+#[path = "../bytes.rs"]
+mod bytes;
+#[path = "../commands.rs"]
+mod commands;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| commands::run(input));
