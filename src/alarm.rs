@@ -98,11 +98,11 @@ impl Alarm {
             clock.ask_for(at);
             return Poll::Pending;
         }
-        self.poll_own(asked, reading, at, task)
+        self.poll_own(reading, at, task)
     }
 
     #[cold]
-    fn poll_own(&mut self, asked: bool, reading: &Reading, at: Moment, task: &mut task::Context<'_>) -> Poll<Moment> {
+    fn poll_own(&mut self, reading: &Reading, at: Moment, task: &mut task::Context<'_>) -> Poll<Moment> {
         let Some(instant) = instant_of(at) else { return Poll::Pending };
         let timer = self.own.get_or_insert_with(|| Box::pin(sleep_until(instant)));
         if timer.deadline() != instant {
@@ -110,10 +110,7 @@ impl Alarm {
         }
         let is_ready = timer.as_mut().poll(task).is_ready();
         // A future that never runs out of work uses up tokio's cooperative budget in each poll, and with none left a
-        // timer is never ready. From the second poll on the clock has the last word.
-        if !is_ready && !asked {
-            return Poll::Pending;
-        }
+        // timer is never ready: then the clock has the last word.
         let now = reading.get();
         if is_ready || now >= at { Poll::Ready(now) } else { Poll::Pending }
     }

@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, sleep};
 use withstand::{
-    Bulkhead, CallOptions, Error, Hedge, HedgeBuilder, HedgeDelay, HedgeSuppression, HedgeTrigger, Idempotency,
-    Pipeline, Scope,
+    Bulkhead, CallOptions, Context, Describe, Error, Hedge, HedgeBuilder, HedgeDelay, HedgeSuppression, HedgeTrigger,
+    Idempotency, Operation, Outcome, Pipeline, Policy, Scope,
 };
 
 use crate::{
@@ -27,6 +28,31 @@ async fn hedges_begin_one_delay_after_the_other() {
     let delay = |hedge| (hedge, ms(20), HedgeTrigger::Delay);
     assert_eq!(hedges(&log), [delay(1), delay(2), delay(3)]);
     assert_eq!(finished(&log), [(4, 3, 3)]);
+}
+
+/// Polls what is inside with a waker of its own.
+struct Apart;
+
+impl Describe for Apart {}
+
+impl<T: Send, E: Send> Policy<T, E> for Apart {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        FuturesUnordered::from_iter([op.attempt(cx)]).next().await.unwrap()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedges_that_are_polled_with_a_waker_of_their_own_begin_in_time_as_well() {
+    let stage = Stage::new([HANG, HANG, fails(3), answers(5)]);
+    let pipeline = Pipeline::builder("apart").layer(Apart).hedge(every(20, 3)).timeout(ms(200));
+    let pipeline = pipeline.classify_errors(by_fault()).build().unwrap();
+    assert_eq!(pipeline.call(|| stage.next()).await.ok(), Some(3));
+    assert_eq!(stage.starts(), [(0, 0), (1, 20), (2, 40), (3, 43)]);
+    let pipeline = Pipeline::builder("apart").layer(Apart).hedge(every(150, 1)).timeout(ms(200));
+    let stage = Stage::new([HANG, HANG]);
+    let begun = Instant::now();
+    assert!(pipeline.classify_errors(by_fault()).build().unwrap().call(|| stage.next()).await.is_err());
+    assert_eq!((stage.starts(), begun.elapsed()), (vec![(0, 0), (1, 150)], ms(350)));
 }
 
 #[tokio::test(start_paused = true)]

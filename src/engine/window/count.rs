@@ -174,3 +174,30 @@ fn tally_of(totals: u64) -> Tally {
     let slow = low_half(totals) & FIELD_MASK;
     Tally { calls, failures: failures.saturating_sub(BIAS).min(calls), slow: slow.saturating_sub(BIAS).min(calls) }
 }
+
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
+mod tests {
+    use super::*;
+
+    const fn occupied(generation: u32) -> u32 {
+        generation << FLAG_BITS | OCCUPIED
+    }
+
+    #[test]
+    fn of_two_generations_the_nearer_way_around_says_which_is_later() {
+        let last = u32::MAX >> FLAG_BITS;
+        for (entry, generation, later) in [
+            (1, 1, false),
+            (2, 1, true),
+            (1, 2, false),
+            (0, last, true),
+            (last, 0, false),
+            (HALF_AROUND - 1, 0, true),
+            (HALF_AROUND, 0, false),
+            (HALF_AROUND + 1, 0, false),
+        ] {
+            assert_eq!(is_later(occupied(entry), generation), later, "{entry} after {generation}");
+            assert!(!is_later(entry << FLAG_BITS, generation), "a vacant place is of no generation");
+        }
+    }
+}
