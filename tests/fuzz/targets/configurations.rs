@@ -1,6 +1,7 @@
 //! `cargo fuzz run configurations`: see `../configurations.rs`.
 #![no_main]
 
+#[allow(dead_code, reason = "each target reads a part of what it can")]
 #[path = "../bytes.rs"]
 mod bytes;
 #[path = "../configurations.rs"]
