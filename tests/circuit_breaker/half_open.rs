@@ -52,6 +52,22 @@ async fn the_state_is_computed_from_the_time_and_looking_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_state_says_which_it_is() {
+    let closed = Users::new(eager());
+    let half_open = Users::half_open(eager()).await;
+    let open = Users::opened(eager()).await;
+    let isolated = Users::new(eager());
+    let _isolation = isolated.breaker.isolate();
+    let said = [closed, open, half_open, isolated].map(|users| {
+        let state = users.state();
+        (state.to_string(), state.is_closed(), state.is_open())
+    });
+    let expected =
+        [("closed", true, false), ("open", false, true), ("half_open", false, false), ("isolated", false, false)];
+    assert_eq!(said.each_ref().map(|(word, closed, open)| (word.as_str(), *closed, *open)), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_probe_is_out_others_are_refused() {
     let users = Users::half_open(probes(1, 1).probe_lease(ms(700))).await;
     let (call, signal) = users.begin();

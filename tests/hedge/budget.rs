@@ -102,6 +102,7 @@ fn a_budget_can_be_read() {
     let budget = hedge.budget().unwrap();
     assert!((budget.balance() - 1.0).abs() < 1e-6 && (budget.ratio() - 0.1).abs() < 1e-6);
     assert_eq!(budget.cap(), 10);
+    assert_eq!(RetryBudget::builder().initial(7).build().unwrap().initial(), 7);
     assert!(every(1, 1).build().unwrap().budget().is_none());
 }
 

@@ -187,6 +187,8 @@ async fn floor_and_ceiling_bound_the_quantile() {
     let slow = measuring(quantile(0.5).ceiling(ms(90)));
     calls(&slow, 10, &[answers(400)]).await;
     assert_eq!(slow.current_delay(), Some(ms(90)));
+    let exact = measuring(quantile(0.5).floor(ms(30)).ceiling(ms(30)));
+    assert_eq!(exact.current_delay(), Some(ms(30)), "they may meet");
 }
 
 #[tokio::test(start_paused = true)]
