@@ -4,8 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
 use proptest::{collection::vec, prelude::*};
-use tokio::{runtime::Builder, time::sleep};
-use withstand::{CallOutcome, Event, EventKind, Hedge, HedgeSuppression, Pipeline, Retry, RetryBudget, Verdict};
+use tokio::{
+    runtime::Builder,
+    time::{sleep, timeout},
+};
+use withstand::{
+    CallOutcome, Context, Describe, Event, EventKind, Hedge, HedgeSuppression, Operation, Outcome, Pipeline, Policy,
+    Retry, RetryBudget, Verdict,
+};
 
 use crate::{
     stage::{HANG, Part, Stage, answers, by_fault, every, fails, gives, hedged, hedges, suppressed},
@@ -94,6 +100,33 @@ async fn pipelines_that_share_a_budget_share_its_tokens() {
     }
     assert_eq!((hedges(&first).len(), hedges(&second).len()), (1, 0));
     assert_eq!(suppressed(&second), [HedgeSuppression::Budget]);
+}
+
+/// Holds hedges for a while before they reach the operation.
+struct HoldHedges;
+
+impl Describe for HoldHedges {}
+
+impl<T: Send, E: Send> Policy<T, E> for HoldHedges {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        if cx.hedge() > 0 {
+            sleep(ms(100)).await;
+        }
+        op.attempt(cx).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_that_is_dropped_gives_its_token_back_unless_it_has_reached_the_operation() {
+    let budget = Arc::new(RetryBudget::builder().initial(5).build().unwrap());
+    let hedge = Hedge::builder().delay(ms(10)).budget(budget.clone());
+    let pipeline = Pipeline::builder("held").hedge(hedge).layer(HoldHedges).classify_errors(by_fault());
+    let pipeline = pipeline.build().unwrap();
+    for (after, left) in [(5, 5.0), (50, 5.0), (150, 4.0)] {
+        let stage = Stage::new([HANG, HANG]);
+        assert!(timeout(ms(after), pipeline.call(|| stage.next())).await.is_err());
+        assert!((budget.balance() - left).abs() < 1e-9, "dropped after {after} ms: {}", budget.balance());
+    }
 }
 
 #[test]
