@@ -97,9 +97,12 @@ async fn a_permit_given_to_one_who_goes_away_pays_what_shrinking_took() {
     let bulkhead = Bulkhead::builder().limit(1).queue(5).max_wait(ms(100)).build().unwrap();
     let held = bulkhead.try_acquire().unwrap();
     let waiting = begun(bulkhead.acquire());
+    let mut next = begun(bulkhead.acquire());
     drop(held);
     bulkhead.set_limit(0).unwrap();
     drop(waiting);
+    assert!(poll_once(next.as_mut()).is_pending(), "the debt comes before whoever waits");
+    drop(next);
     assert!(bulkhead.try_acquire().is_err(), "the limit is 0");
     assert_eq!((bulkhead.in_use(), bulkhead.queued()), (0, 0));
 }
