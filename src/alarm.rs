@@ -3,7 +3,7 @@
 use std::{
     pin::Pin,
     ptr,
-    sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     task::{self, Poll, Waker},
 };
 
@@ -24,8 +24,9 @@ pub(crate) struct AlarmClock {
     waker: [AtomicUsize; 2],
     /// The earliest moment that was asked for in this poll.
     earliest: AtomicU64,
-    /// The timer has gone off since the last poll.
-    rang: AtomicBool,
+    /// The latest moment that the timer is known to have gone off by. Kept from poll to poll: who is not polled in the
+    /// one that the timer brings about finds out in its next.
+    rang: AtomicU64,
 }
 
 impl AlarmClock {
@@ -33,18 +34,20 @@ impl AlarmClock {
         Self {
             waker: [AtomicUsize::new(0), AtomicUsize::new(0)],
             earliest: AtomicU64::new(Moment::NEVER.nanos()),
-            rang: AtomicBool::new(false),
+            rang: AtomicU64::new(0),
         }
     }
 
-    /// A poll begins. What waits will ask again.
+    /// A poll begins, and the timer may have gone off. What waits will ask again.
     #[inline(always)]
-    pub(crate) fn poll_begins(&self, waker: &Waker, rang: bool) {
+    pub(crate) fn poll_begins(&self, waker: &Waker, rang: bool, reading: &Reading) {
         for (kept, part) in self.waker.iter().zip(parts(waker)) {
             kept.store(part, Relaxed);
         }
         self.earliest.store(Moment::NEVER.nanos(), Relaxed);
-        self.rang.store(rang, Relaxed);
+        if rang {
+            self.rang.store(reading.get().nanos(), Relaxed);
+        }
     }
 
     /// The earliest moment that was asked for in this poll.
@@ -89,11 +92,8 @@ impl Alarm {
     ) -> Poll<Moment> {
         let asked = std::mem::replace(&mut self.asked, true);
         if self.own.is_none() && clock.wakes(task.waker()) {
-            if asked && clock.rang.load(Relaxed) {
-                let now = reading.get();
-                if now >= at {
-                    return Poll::Ready(now);
-                }
+            if asked && at.nanos() <= clock.rang.load(Relaxed) {
+                return Poll::Ready(reading.get());
             }
             clock.ask_for(at);
             return Poll::Pending;

@@ -186,7 +186,7 @@ impl CallState {
     #[inline(always)]
     pub(crate) fn poll_begins(&self, waker: &Waker, rang: bool) {
         self.reading.clear();
-        self.alarms.poll_begins(waker, rang);
+        self.alarms.poll_begins(waker, rang, &self.reading);
         self.runs.store(LAYERS, Relaxed);
     }
 

@@ -4,11 +4,13 @@
 mod support;
 
 use std::{
-    future::pending,
+    future::{Future, pending, poll_fn},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    task::Poll,
     time::Duration,
 };
 
@@ -479,6 +481,64 @@ async fn after_a_stall_nested_timeouts_end_as_well() {
     assert_eq!(timed_out(answer).scope(), Scope::Attempt, "the innermost ends it, and no time is left for a repeat");
 }
 
+/// Looks every so often whether the attempt has ended, and does not poll it in between.
+struct Samples(Duration);
+
+impl Describe for Samples {}
+
+impl<T: Send, E: Send> Policy<T, E> for Samples {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let mut attempt = pin!(op.attempt(cx));
+        loop {
+            if let Some(outcome) = poll_immediate(attempt.as_mut()).await {
+                return outcome;
+            }
+            sleep(self.0).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_polled_when_its_time_is_up_ends_when_it_is() {
+    let sampled =
+        Pipeline::builder("p").layer(Samples(ms(20))).retry(retry(2, ms(25))).timeout(ms(50)).build().unwrap();
+    let begun = Instant::now();
+    let call = tokio::time::timeout(secs(10), sampled.call(pending::<Result<u32, Verdict>>));
+    assert_eq!(timed_out(call.await.expect("it ends")).attempts(), 1);
+    // The first at 60 ms for 50, the pause at 100 for 85, the second at 160 for 150.
+    assert_eq!(begun.elapsed(), ms(160));
+}
+
+/// Gives up its turn before each poll of the attempt.
+struct Yields;
+
+impl Describe for Yields {}
+
+impl<T: Send, E: Send> Policy<T, E> for Yields {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let mut attempt = pin!(op.attempt(cx));
+        let mut polls = 0;
+        poll_fn(move |task| {
+            polls += 1;
+            assert!(polls < 1000, "it does not end");
+            if polls % 2 == 1 {
+                task.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            attempt.as_mut().poll(task)
+        })
+        .await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_gives_up_its_turn_before_each_poll_is_ended_in_time() {
+    let yields = Pipeline::builder("p").layer(Yields).retry(retry(2, ms(25))).timeout(ms(50)).build().unwrap();
+    let begun = Instant::now();
+    assert_eq!(timed_out(yields.call(pending::<Result<u32, Verdict>>).await).limit(), ms(50));
+    assert_eq!(begun.elapsed(), ms(125));
+}
+
 /// On the real clock: a paused one stands still while a task is busy.
 #[tokio::test]
 async fn what_never_runs_out_of_work_is_ended_as_well() {
@@ -492,6 +552,26 @@ async fn what_never_runs_out_of_work_is_ended_as_well() {
         Ok::<(), ()>(())
     });
     assert!(busy.await.unwrap_err().is_timeout());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_ended_beside_one_that_leaves_it_no_cooperative_budget() {
+    let timeout = Timeout::new(ms(20)).unwrap();
+    let mut call = pin!(timeout.call(pending::<Result<(), ()>>));
+    let begun = Instant::now();
+    let result = loop {
+        let poll = poll_fn(|task| {
+            while pin!(tokio::task::consume_budget()).poll(task).is_ready() {}
+            Poll::Ready(call.as_mut().poll(task))
+        });
+        if let Poll::Ready(result) = poll.await {
+            break result;
+        }
+        assert!(begun.elapsed() < secs(1), "it never ends");
+        advance(ms(1)).await;
+    };
+    assert_eq!(timed_out(result).limit(), ms(20));
+    assert!(begun.elapsed() <= ms(22), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]

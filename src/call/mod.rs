@@ -122,8 +122,12 @@ impl<F: Future> Future for Root<'_, F> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        // Before what is inside has used up tokio's cooperative budget: with none left a timer is never ready.
-        let rang = this.timer.as_mut().as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready());
+        // Before what is inside has used up tokio's cooperative budget. Where something else in the task has, a timer is
+        // never ready, and only tells that it has gone off.
+        let rang = this.timer.as_mut().as_pin_mut().is_some_and(|mut timer| {
+            let is_ready = timer.as_mut().poll(cx).is_ready();
+            is_ready || timer.is_elapsed()
+        });
         this.state.poll_begins(cx.waker(), rang);
         let poll = this.inner.poll(cx);
         this.state.poll_ends();
@@ -140,7 +144,13 @@ fn set_timer(mut timer: Pin<&mut Option<Sleep>>, at: Moment, cx: &mut task::Cont
     match timer.as_mut().as_pin_mut() {
         Some(timer) if timer.deadline() == at && !timer.is_elapsed() => return,
         Some(timer) => timer.reset(at),
-        None => timer.set(Some(sleep_until(at))),
+        None => {
+            timer.set(Some(sleep_until(at)));
+            // Starts it, which a poll does only while there is cooperative budget.
+            if let Some(timer) = timer.as_mut().as_pin_mut() {
+                timer.reset(at);
+            }
+        }
     }
     if timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
         cx.waker().wake_by_ref();

@@ -77,7 +77,7 @@ use crate::{
 ///
 /// A timer is made, and the clock read, when the operation is first pending. One that is ready at once costs neither.
 /// All that waits within a call has one timer between them: timeouts, the pause of a retry, the delay of a hedge, the
-/// wait in a queue.
+/// wait in a queue. Only what is polled apart from the rest, such as a hedge, has timers of its own.
 ///
 /// # Events
 ///

@@ -57,7 +57,8 @@ impl Bulkhead {
 }
 
 /// A wait for a permit. One that is dropped with a permit it does not know of yet returns it as any other is returned:
-/// the semaphore by itself would give it to the next who waits, whatever debt there is.
+/// the semaphore by itself would give it to the next who waits, whatever debt there is. (And so it does if it is dropped in
+/// a turn that has used up tokio's cooperative budget: then the next permit pays.)
 #[pin_project(PinnedDrop)]
 pub(super) struct Queued<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
     bulkhead: &'a Bulkhead,
