@@ -75,6 +75,8 @@ fn an_error_names_pipeline_policy_field_and_value() {
     let error = Pipeline::builder("users").circuit_breaker(builder().name("db").probes(0)).build().unwrap_err();
     assert_eq!(error.to_string(), "pipeline `users`, policy `db`: probes is 0; accepted: 1 to 1000");
     assert_eq!(builder().name(" ").build().unwrap_err().field(), "name");
+    let error = builder().name("db").min_calls(0).build().unwrap_err();
+    assert_eq!(error.to_string(), "policy `db`: min_calls is 0; accepted: 1 or more");
 }
 
 #[tokio::test(start_paused = true)]

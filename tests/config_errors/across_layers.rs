@@ -183,6 +183,8 @@ fn layers_of_a_pipeline_inside_go_by_its_name_and_so_do_not_collide() {
 fn a_fallback_that_may_decline_is_accepted_inside_a_retry() {
     let declining = Fallback::from_outcome(|_: &Outcome<(), ()>| None);
     Pipeline::builder("p").retry(Retry::builder()).fallback(declining).build().unwrap();
+    let asking = Fallback::from_future(|_: &Outcome<(), ()>| std::future::ready(None));
+    Pipeline::builder("p").retry(Retry::builder()).fallback(asking).build().unwrap();
     let answering = Fallback::from_error(|_: &Error<()>| ());
     Pipeline::builder("p").retry(Retry::builder()).fallback(answering).build().unwrap_err();
 }
