@@ -70,6 +70,15 @@ fn no_line_is_long() {
 fn a_break_that_does_not_grow_has_one_length() {
     let steady = plan![circuit_breaker(CircuitBreaker::builder().growth(1.0).jitter(0.1))].to_string();
     assert!(steady.contains("open_for 5s, jitter 0.1,"), "{steady}");
+    let five = Duration::from_secs(5);
+    let capped = plan![circuit_breaker(CircuitBreaker::builder().open_for(five).max_open_for(five))].to_string();
+    assert!(capped.contains("open_for 5s,"), "{capped}");
+}
+
+#[test]
+fn a_hedge_without_a_ceiling_shows_none() {
+    let hedged = plan![hedge(Hedge::builder())].to_string();
+    assert!(hedged.contains("quantile 0.95 from 5ms") && !hedged.contains("from 5ms to"), "{hedged}");
 }
 
 /// The kind and the settings of each layer.
