@@ -164,7 +164,7 @@ pub(crate) struct CallState {
 // these accesses. The atomics are there for `Sync`; plain loads and stores do.
 #[inline]
 fn bump(counter: &AtomicU32) {
-    counter.store(counter.load(Relaxed).saturating_add(1), Relaxed);
+    counter.store(counter.load(Relaxed).wrapping_add(1), Relaxed);
 }
 
 impl CallState {

@@ -509,13 +509,29 @@ impl<T, E> Outcome<T, E> {
         self
     }
 
-    /// Notes that this success is deposited in a budget. False if it was already.
-    pub(crate) fn fund(&mut self, budget: NonZeroU32) -> bool {
-        let [latest, earlier] = self.marks.funded;
-        if latest == Some(budget) || earlier == Some(budget) {
-            return false;
-        }
+    /// Does something that may unwind, for which an outcome must be in memory: in a place of its own, so that where
+    /// nothing is to be done it need not be.
+    #[inline(always)]
+    pub(crate) fn put_aside(self, during: impl FnOnce()) -> Self {
+        let [outcome] = {
+            let aside = [self];
+            during();
+            aside
+        };
+        outcome
+    }
+
+    /// Whether this success is deposited in that budget already.
+    #[inline]
+    pub(crate) fn has_funded(&self, budget: NonZeroU32) -> bool {
+        self.marks.funded.contains(&Some(budget))
+    }
+
+    /// Notes that this success is deposited in a budget.
+    #[inline]
+    pub(crate) fn funded(mut self, budget: NonZeroU32) -> Self {
+        let [latest, _] = self.marks.funded;
         self.marks.funded = [Some(budget), latest];
-        true
+        self
     }
 }

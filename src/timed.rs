@@ -112,19 +112,29 @@ impl Late {
         self.0 > STALL
     }
 
-    /// What the part of the call that took too long ends with.
+    /// What the part of the call that took too long ends with. Tells it, so what was inside is to be gone by now.
     #[cold]
     pub(crate) fn outcome<T, E>(self, cx: Context<'_>, frame: &Frame<'_>, policy: Option<&PolicyId>) -> Outcome<T, E> {
+        self.announce(cx, frame, policy);
+        self.untold(frame)
+    }
+
+    /// The same for who tells it later.
+    #[cold]
+    pub(crate) fn untold<T, E>(self, frame: &Frame<'_>) -> Outcome<T, E> {
         let timed_out = frame.timed_out();
-        self.tell(&timed_out, cx, policy);
         // Transient, unless no attempt reached the operation: then the dependency was not called.
         let verdict = if timed_out.attempts == 0 { Verdict::rejected() } else { Verdict::transient() };
         let outcome = Outcome::new(Err(timed_out.into()), verdict.label("timeout"));
+        if self.is_stall() { outcome.stalled() } else { outcome }
+    }
+
+    #[cold]
+    pub(crate) fn announce(self, cx: Context<'_>, frame: &Frame<'_>, policy: Option<&PolicyId>) {
+        self.tell(&frame.timed_out(), cx, policy);
         if self.is_stall() {
             self.report(cx, policy);
-            return outcome.stalled();
         }
-        outcome
     }
 
     fn tell(self, timed_out: &TimedOut, cx: Context<'_>, policy: Option<&PolicyId>) {

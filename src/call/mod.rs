@@ -50,11 +50,8 @@ where
     async move {
         let state = CallState::new(&CallOptions::new());
         let root = Frame::root(&state, telemetry, Moment::NEVER, Duration::ZERO);
-        let mut report = CallReport::begin(&root);
-        let attempts = policy.run(&operation, Context::new(&root));
-        let outcome = Root::new(&state, attempts).await;
-        report.finish(&outcome);
-        take(outcome)
+        let report = CallReport::begin(&root);
+        PublicCall { root: Root::new(&state, policy.run(&operation, Context::new(&root))), report, take }.await
     }
 }
 
@@ -78,24 +75,54 @@ where
         let (deadline, left) = deadline_of(&options, &state.reading);
         let root = Frame::root(&state, telemetry, deadline, left);
         let cx = Context::new(&root);
-        let mut report = CallReport::begin(&root);
-        let outcome = if cx.is_late() {
-            Outcome::refused_as_late(cx, None)
-        } else {
-            let timed = Timed::new(cx, deadline, policy.run(&operation, cx));
-            match Root::new(&state, timed).await {
+        let report = CallReport::begin(&root);
+        let in_time = async {
+            if cx.is_late() {
+                return Outcome::refused_as_late(cx, None);
+            }
+            match Timed::new(cx, deadline, policy.run(&operation, cx)).await {
                 Ok(outcome) => outcome,
                 Err(late) => late.outcome(cx, &root, None),
             }
         };
-        report.finish(&outcome);
-        take(outcome)
+        PublicCall { root: Root::new(&state, in_time), report, take }.await
     }
 }
 
 /// What most callers want of an outcome.
 pub(crate) fn result<T, E>(outcome: Outcome<T, E>) -> Result<T, Error<E>> {
     outcome.result
+}
+
+/// A public call, with what is reported about it and what its caller wants of the outcome.
+//
+// Here and in the layers, what goes well keeps its outcome in registers: nobody refers to it, and nothing that can unwind
+// comes between its arrival and its return. What is referred to is written to memory and read again in every layer.
+#[pin_project]
+struct PublicCall<'a, F, Take> {
+    #[pin]
+    root: Root<'a, F>,
+    /// Outlives what runs inside, whose end is reported first.
+    report: CallReport<'a>,
+    take: Take,
+}
+
+impl<T, E, F, R, Take> Future for PublicCall<'_, F, Take>
+where
+    F: Future<Output = Outcome<T, E>>,
+    Take: Fn(Outcome<T, E>) -> R,
+{
+    type Output = R;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<R> {
+        let this = self.project();
+        let Poll::Ready(outcome) = this.root.poll(cx) else { return Poll::Pending };
+        if this.report.is_wanted() {
+            return Poll::Ready((this.take)(this.report.finish(outcome)));
+        }
+        Poll::Ready((this.take)(outcome))
+    }
 }
 
 /// The outermost future of a call. It voids, at the start of each poll, what the call knew about the present, and has the
@@ -129,12 +156,13 @@ impl<F: Future> Future for Root<'_, F> {
             is_ready || timer.is_elapsed()
         });
         this.state.poll_begins(cx.waker(), rang);
-        let poll = this.inner.poll(cx);
-        this.state.poll_ends();
-        if poll.is_pending() {
-            set_timer(this.timer, this.state.alarms.earliest(), cx);
+        if let Poll::Ready(output) = this.inner.poll(cx) {
+            this.state.poll_ends();
+            return Poll::Ready(output);
         }
-        poll
+        this.state.poll_ends();
+        set_timer(this.timer, this.state.alarms.earliest(), cx);
+        Poll::Pending
     }
 }
 

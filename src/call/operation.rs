@@ -76,9 +76,7 @@ where
         let Poll::Ready(result) = cx.operation_polled(|| future.poll(task)) else { return Poll::Pending };
         *this.ended = true;
         this.future.set(None);
-        let outcome = judged(this.operation.classifier, result);
-        this.report.finish(&outcome);
-        Poll::Ready(outcome)
+        Poll::Ready(judged(this.operation.classifier, result, this.report))
     }
 }
 
@@ -102,7 +100,7 @@ where
                 return Outcome::refused_as_late(report.cx, None);
             }
             let outcome = InOperation::new(&report.cx, &self.make).await;
-            report.finish(&outcome);
+            report.finish(outcome.kind(), outcome.label());
             outcome
         }
     }
@@ -133,16 +131,19 @@ where
                 return Outcome::refused_as_late(report.cx, None);
             }
             let result = InOperation { cx: &report.cx, inner: future }.await;
-            let outcome = judged(self.classifier, result);
-            report.finish(&outcome);
-            outcome
+            judged(self.classifier, result, &mut report)
         }
     }
 }
 
-#[inline]
-fn judged<T, E>(classifier: &impl Classify<T, E>, result: Result<T, E>) -> Outcome<T, E> {
+#[inline(always)]
+fn judged<T, E>(
+    classifier: &impl Classify<T, E>,
+    result: Result<T, E>,
+    report: &mut AttemptReport<'_>,
+) -> Outcome<T, E> {
     let classification = classifier.classify(result.as_ref());
+    report.finish(classification.verdict().kind(), classification.label());
     Outcome::new(result.map_err(Error::Operation), classification)
 }
 

@@ -32,17 +32,21 @@ impl<'a> CallReport<'a> {
         report
     }
 
+    /// Whether anybody listens, and the end is not reported yet.
     #[inline(always)]
-    pub(super) fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
-        if self.started != Moment::NEVER {
-            let started = std::mem::replace(&mut self.started, Moment::NEVER);
-            let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
-            let ok = Some(outcome.result.is_ok());
-            self.emit(started, CallOutcome::of(outcome), ok, reason, outcome.label(), outcome.is_spent());
-        }
+    pub(super) fn is_wanted(&self) -> bool {
+        self.started != Moment::NEVER
     }
 
     #[cold]
+    pub(super) fn finish<T, E>(&mut self, outcome: Outcome<T, E>) -> Outcome<T, E> {
+        let started = std::mem::replace(&mut self.started, Moment::NEVER);
+        let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
+        let ok = Some(outcome.result.is_ok());
+        self.emit(started, CallOutcome::of(&outcome), ok, reason, outcome.label(), outcome.is_spent());
+        outcome
+    }
+
     fn emit(
         &self,
         started: Moment,
@@ -79,7 +83,7 @@ impl CallReport<'_> {
 impl Drop for CallReport<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.started != Moment::NEVER {
+        if self.is_wanted() {
             self.unfinished();
         }
     }
@@ -126,12 +130,24 @@ impl<'a> AttemptReport<'a> {
         true
     }
 
+    /// To be called before there is an outcome, so that what the observer does comes between none and its return.
     #[inline(always)]
-    pub(super) fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
-        if self.started != Moment::NEVER {
-            let started = std::mem::replace(&mut self.started, Moment::NEVER);
-            self.emit(started, Some(outcome.kind()), outcome.label(), AttemptEnd::Completed);
+    pub(super) fn finish(&mut self, kind: VerdictKind, label: &'static str) {
+        if self.is_wanted() {
+            self.emit_completed(kind, label);
         }
+    }
+
+    /// Whether anybody listens, the attempt has begun, and its end is not reported yet.
+    #[inline(always)]
+    fn is_wanted(&self) -> bool {
+        self.started != Moment::NEVER
+    }
+
+    #[cold]
+    fn emit_completed(&mut self, kind: VerdictKind, label: &'static str) {
+        let started = std::mem::replace(&mut self.started, Moment::NEVER);
+        self.emit(started, Some(kind), label, AttemptEnd::Completed);
     }
 
     #[cold]
@@ -169,7 +185,7 @@ impl AttemptReport<'_> {
 impl Drop for AttemptReport<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.started != Moment::NEVER {
+        if self.is_wanted() {
             self.unfinished();
         }
     }

@@ -3,8 +3,12 @@
 use std::{
     fmt,
     future::{Future, Ready, ready},
+    pin::Pin,
+    task::{self, Poll},
     time::Duration,
 };
+
+use pin_project::pin_project;
 
 use crate::{
     build::IntoLayer,
@@ -334,20 +338,64 @@ impl<S> Describe for Fallback<S> {
 impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        async move {
-            let outcome = op.attempt(cx).await;
-            if !self.handles.contains(&outcome.kind()) {
-                return outcome;
+        let replace = move |outcome| self.replace(outcome, cx);
+        Replaced { handles: &self.handles, replace, stage: Stage::Runs(op.attempt(cx)) }
+    }
+}
+
+/// Written by hand, because an outcome that leaves an async block is moved once more than needed.
+#[pin_project]
+struct Replaced<'p, Replace, F, R> {
+    handles: &'p [VerdictKind],
+    replace: Replace,
+    #[pin]
+    stage: Stage<F, R>,
+}
+
+#[pin_project(project = Now)]
+enum Stage<F, R> {
+    Runs(#[pin] F),
+    Replaces(#[pin] R),
+}
+
+impl<T, E, Replace, F, R> Future for Replaced<'_, Replace, F, R>
+where
+    Replace: Fn(Outcome<T, E>) -> R,
+    F: Future<Output = Outcome<T, E>>,
+    R: Future<Output = Outcome<T, E>>,
+{
+    type Output = Outcome<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let mut this = self.project();
+        if let Now::Runs(attempt) = this.stage.as_mut().project() {
+            let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
+            if !this.handles.contains(&outcome.kind()) {
+                return Poll::Ready(outcome);
             }
-            let started = cx.moment();
-            cx.enter(Phase::Fallback);
-            let answer = Timed::new(cx, started.after(self.limit), self.substitute.substitute(&outcome)).await;
-            self.conclude(outcome, answer, started, cx)
+            this.stage.set(Stage::Replaces((this.replace)(outcome)));
+        }
+        match this.stage.project() {
+            Now::Replaces(replacement) => replacement.poll(task),
+            Now::Runs(_) => Poll::Pending,
         }
     }
 }
 
 impl<S> Fallback<S> {
+    async fn replace<T, E>(&self, outcome: Outcome<T, E>, cx: Context<'_>) -> Outcome<T, E>
+    where
+        T: Send,
+        E: Send,
+        S: Substitute<T, E>,
+    {
+        let started = cx.moment();
+        cx.enter(Phase::Fallback);
+        let answer = Timed::new(cx, started.after(self.limit), self.substitute.substitute(&outcome)).await;
+        self.conclude(outcome, answer, started, cx)
+    }
+
     #[cold]
     fn conclude<T, E>(
         &self,

@@ -1,6 +1,13 @@
 //! Timeout: ends what takes too long.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{self, Poll},
+    time::Duration,
+};
+
+use pin_project::pin_project;
 
 use crate::{
     build::{FOREVER, IntoLayer},
@@ -12,7 +19,7 @@ use crate::{
     name::Name,
     outcome::Outcome,
     policy::{Describe, Operation, Policy},
-    timed::Timed,
+    timed::{Late, Timed},
 };
 
 /// Ends what takes too long: the whole call, or one attempt.
@@ -177,10 +184,49 @@ impl<T: Send, E: Send> Policy<T, E> for Timeout {
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         async move {
             let frame = Frame::with_limit_once_pending(cx, self.limit);
-            match Timed::new(cx, &frame, op.attempt(cx.within(&frame))).await {
-                Ok(outcome) => outcome,
-                Err(late) => late.outcome(cx, &frame, Some(&self.id)),
+            let timed = Timed::new(cx, &frame, op.attempt(cx.within(&frame)));
+            Limited { timed, notice: Notice { frame: &frame, id: &self.id, late: None } }.await
+        }
+    }
+}
+
+/// The attempt inside, or what is to be said when its time is up.
+#[pin_project]
+struct Limited<'a, F> {
+    #[pin]
+    timed: Timed<'a, F, &'a Frame<'a>>,
+    notice: Notice<'a>,
+}
+
+impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Limited<'_, F> {
+    type Output = Outcome<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let this = self.project();
+        match this.timed.poll(task) {
+            Poll::Ready(Ok(outcome)) => Poll::Ready(outcome),
+            Poll::Ready(Err(late)) => {
+                this.notice.late = Some(late);
+                Poll::Ready(late.untold(this.notice.frame))
             }
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Tells that the time was up as soon as what took too long is gone: it is dropped after that.
+struct Notice<'a> {
+    frame: &'a Frame<'a>,
+    id: &'a PolicyId,
+    late: Option<Late>,
+}
+
+impl Drop for Notice<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(late) = self.late {
+            late.announce(Context::new(self.frame), self.frame, Some(self.id));
         }
     }
 }

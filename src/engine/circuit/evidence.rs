@@ -124,6 +124,14 @@ impl Evidence {
         }
     }
 
+    /// Whether a success that was not slow would leave all counts as they are.
+    #[inline(always)]
+    pub(super) fn success_changes_nothing(&self, generation: u32) -> bool {
+        self.time.is_none()
+            && self.count.as_ref().is_none_or(|count| count.success_changes_nothing(generation))
+            && self.streak.as_ref().is_none_or(|(streak, ..)| streak.success_changes_nothing(generation))
+    }
+
     /// Takes a result in. Gives the reason to open if there now is one.
     #[inline]
     pub(super) fn record<F: FnOnce() -> Moment>(

@@ -93,6 +93,13 @@ impl Circuit {
         }
     }
 
+    /// Admits a call in the usual case.
+    #[inline(always)]
+    pub(crate) fn admit_if_closed(&self) -> Option<Ticket<'_>> {
+        let word = self.load();
+        (word.mode() == Mode::Closed).then(|| self.ticket(word.generation(), None))
+    }
+
     /// Asks to make a call. `now` is read only if the circuit is not closed. A call that may not probe (a hedge) is
     /// refused by a circuit that is not closed, and changes nothing.
     #[inline]
@@ -302,6 +309,15 @@ impl Ticket<'_> {
     #[cfg(all(test, not(model_loom)))]
     pub(crate) fn generation(&self) -> u32 {
         self.generation
+    }
+
+    /// Whether a success that was not slow would leave everything as it is, so that nobody need be told.
+    #[inline(always)]
+    pub(crate) fn success_changes_nothing(&self) -> bool {
+        let circuit = self.circuit;
+        self.probe.is_none()
+            && circuit.generation() == self.generation
+            && circuit.evidence.success_changes_nothing(self.generation)
     }
 
     /// The call succeeded. `now` is read only if something needs the time.

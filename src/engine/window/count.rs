@@ -65,14 +65,19 @@ impl CountWindow {
         self.head.swap(first, Ordering::Relaxed);
     }
 
+    /// Whether one more plain success would leave all as it is, which is the usual case: a ring full of them is the same
+    /// wherever it begins. A failure whose difference has yet to arrive comes after it.
+    #[inline]
+    pub(crate) fn success_changes_nothing(&self, generation: u32) -> bool {
+        let tally = self.tally(generation);
+        tally.is_spotless() && self.is_full(tally)
+    }
+
     /// Records an outcome and says what the window holds with it.
     #[inline]
     pub(crate) fn record(&self, generation: u32, outcome: Outcome) -> Result<Tally, Stale> {
-        // The usual case. A ring full of plain successes is the same after one more, wherever it begins; a failure whose
-        // difference has yet to arrive comes after it.
-        let before = self.tally(generation);
-        if outcome == PLAIN_SUCCESS && before.is_spotless() && self.is_full(before) {
-            return Ok(before);
+        if outcome == PLAIN_SUCCESS && self.success_changes_nothing(generation) {
+            return Ok(self.tally(generation));
         }
         let entry = self.claim(generation)?;
         let new = entry_of(generation, outcome);

@@ -45,10 +45,16 @@ impl Streak {
         self.0.swap(pack(generation, 0, 0), Ordering::Relaxed);
     }
 
+    /// Whether there is no run that a success would end.
+    #[inline]
+    pub(crate) fn success_changes_nothing(&self, generation: u32) -> bool {
+        let found = self.0.load(Ordering::Relaxed);
+        belongs(found, generation) && length(found) == 0
+    }
+
     /// Ends the run. Where there is none, which is the usual case, this is a load.
     pub(crate) fn success(&self, generation: u32) -> Result<(), Stale> {
-        let found = self.0.load(Ordering::Relaxed);
-        if belongs(found, generation) && length(found) == 0 {
+        if self.success_changes_nothing(generation) {
             return Ok(());
         }
         self.update(generation, |_| pack(generation, 0, 0)).map(|_| ())

@@ -4,8 +4,9 @@
 mod checks;
 mod permits;
 mod queue;
+mod run;
 
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -19,7 +20,7 @@ use crate::{
     layer::{LayerInfo, Role},
     name::Name,
     outcome::Outcome,
-    policy::{Describe, Operation, Policy, Site},
+    policy::{Describe, Site},
 };
 use permits::Permits;
 
@@ -333,25 +334,5 @@ impl Describe for Bulkhead {
 
     fn attach(&self, site: &Site<'_>) {
         self.observers.add(site.telemetry);
-    }
-}
-
-impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
-    #[inline]
-    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        async move {
-            // One place for the permit, whichever way it comes: a `match` over the first try would keep room for two.
-            let mut permit = self.try_permit();
-            if permit.is_none() {
-                if cx.hedge() > 0 {
-                    return Refusal::Full.outcome(self, cx);
-                }
-                match self.wait(cx).await {
-                    Ok(waited_for) => _ = permit.insert(waited_for),
-                    Err(refusal) => return refusal.outcome(self, cx),
-                }
-            }
-            op.attempt(cx).await
-        }
     }
 }

@@ -28,7 +28,8 @@ use crate::{
 impl<T: Send, E: Send> Policy<T, E> for CircuitBreaker {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        Watched::new(Admitted::not_yet(self, cx), op, |op: Op, cx| op.attempt(cx))
+        let make = |op: Op, cx| op.attempt(cx);
+        Watched { op, make, attempt: Some(make(op, cx)), admitted: Admitted::not_yet(self, cx), ended: false }
     }
 }
 
@@ -65,13 +66,6 @@ struct Watched<'p, 'c, Op, Make, F> {
     ended: bool,
 }
 
-impl<'p, 'c, Op, Make: Fn(Op, Context<'c>) -> F, F> Watched<'p, 'c, Op, Make, F> {
-    #[inline]
-    fn new(admitted: Admitted<'p, 'c>, op: Op, make: Make) -> Self {
-        Self { op, make, attempt: None, admitted, ended: false }
-    }
-}
-
 impl<'c, T, E, Op, Make, F> Future for Watched<'_, 'c, Op, Make, F>
 where
     Op: Copy,
@@ -83,26 +77,29 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
-        if this.attempt.is_none() {
-            if *this.ended {
-                return Poll::Pending;
-            }
+        if *this.ended {
+            return Poll::Pending;
+        }
+        if this.admitted.ticket.is_none() {
             if let Err(refusal) = this.admitted.admit() {
                 *this.ended = true;
                 return Poll::Ready(this.admitted.breaker.refuse(refusal, this.admitted.cx));
             }
-            this.attempt.set(Some((this.make)(*this.op, this.admitted.cx)));
+            if this.admitted.cx.is_probe() {
+                this.attempt.set(Some((this.make)(*this.op, this.admitted.cx)));
+            }
         }
         let Some(attempt) = this.attempt.as_mut().as_pin_mut() else { return Poll::Pending };
         this.admitted.polling = true;
         let poll = attempt.poll(task);
         this.admitted.polling = false;
-        if let Poll::Ready(outcome) = &poll {
-            *this.ended = true;
-            this.attempt.set(None);
-            this.admitted.judge(outcome);
+        let Poll::Ready(outcome) = poll else { return Poll::Pending };
+        *this.ended = true;
+        if outcome.kind() == VerdictKind::Success && this.admitted.learns_nothing() {
+            return Poll::Ready(outcome);
         }
-        poll
+        this.attempt.set(None);
+        Poll::Ready(this.admitted.judge(outcome))
     }
 }
 
@@ -127,6 +124,20 @@ impl<'p, 'c> Admitted<'p, 'c> {
 
     #[inline(always)]
     fn admit(&mut self) -> Result<(), Refusal> {
+        let ticket = match self.breaker.shared.circuit.admit_if_closed() {
+            Some(ticket) => ticket,
+            None => self.admit_unless_closed()?,
+        };
+        if self.breaker.shared.slow_call.is_some() {
+            self.cx.watch_starts();
+        }
+        self.started = self.cx.frame().attempts_started();
+        self.ticket = Some(ticket);
+        Ok(())
+    }
+
+    #[cold]
+    fn admit_unless_closed(&mut self) -> Result<Ticket<'p>, Refusal> {
         let (shared, cx) = (&self.breaker.shared, self.cx);
         let mut changes = Vec::new();
         let admission = shared.circuit.admit(|| cx.moment(), cx.hedge() == 0, &mut changes);
@@ -136,17 +147,22 @@ impl<'p, 'c> Admitted<'p, 'c> {
             self.cx = cx.as_probe();
             shared.sent(&ticket);
         }
-        if shared.slow_call.is_some() {
-            cx.watch_starts();
-        }
-        self.started = cx.frame().attempts_started();
-        self.ticket = Some(ticket);
-        Ok(())
+        Ok(ticket)
     }
 
+    /// Whether a success leaves the circuit as it is, which is the usual case. Then it is not told of it.
     #[inline(always)]
-    fn judge<T, E>(&mut self, outcome: &Outcome<T, E>) {
-        let Some(ticket) = self.ticket.take() else { return };
+    fn learns_nothing(&mut self) -> bool {
+        let watches_time = self.breaker.shared.slow_call.is_some();
+        let nothing = !watches_time && self.ticket.as_ref().is_some_and(Ticket::success_changes_nothing);
+        if nothing {
+            self.ticket = None;
+        }
+        nothing
+    }
+
+    fn judge<T, E>(&mut self, outcome: Outcome<T, E>) -> Outcome<T, E> {
+        let Some(ticket) = self.ticket.take() else { return outcome };
         let cx = self.cx;
         match outcome.kind() {
             VerdictKind::Success => {
@@ -159,6 +175,7 @@ impl<'p, 'c> Admitted<'p, 'c> {
             }
             _says_nothing => self.record(|changes| ticket.abandon(|| cx.moment(), changes)),
         }
+        outcome
     }
 
     #[inline(always)]

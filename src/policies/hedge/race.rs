@@ -25,15 +25,17 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
         let first_frame = Frame::new(cx);
         let first_cx = cx.within(&first_frame).with_hedge(cx.hedge());
         let mut first_sample = Sample::new(self, first_cx);
-        let mut first = pin!(op.attempt(first_cx));
+        // Dropped when it has ended: what it holds is free while others run.
+        let mut first = pin!(Some(op.attempt(first_cx)));
         // Made when the first hedge begins: a call without one allocates nothing.
         let mut hedges = None;
         let mut alarm = Alarm::default();
         let mut race = Race::new(self, cx);
-        let mut outcome = poll_fn(|task| {
+        let outcome = poll_fn(|task| {
             // Once in each turn of the task: an attempt that gives up its turn must not get it back at once.
-            if race.first_runs {
-                if let Poll::Ready(outcome) = first.as_mut().poll(task) {
+            if let Some(attempt) = first.as_mut().as_pin_mut() {
+                if let Poll::Ready(outcome) = attempt.poll(task) {
+                    first.set(None);
                     first_sample.finish(&outcome);
                     race.first_runs = false;
                     race.end(cx.hedge(), outcome);
@@ -75,11 +77,11 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
             }
         })
         .await;
-        if let Some(budget) = &self.budget {
-            budget.fund(&mut outcome, cx, &self.id);
-        }
         race_frame.supersede();
-        outcome
+        match &self.budget {
+            Some(budget) => budget.fund(outcome, cx, &self.id),
+            None => outcome,
+        }
     }
 }
 

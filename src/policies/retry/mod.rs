@@ -1,20 +1,19 @@
 //! Retry: repeats what may succeed the next time.
 
-use std::{future::Future, sync::Arc, time::Duration};
+mod run;
+
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder, Token},
+    budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder},
     build::IntoLayer,
-    call::{standalone, yield_once},
-    context::{Context, Idempotency},
-    engine::{backoff::Backoff, moment::Moment, rng::Rng},
-    error::{ConfigError, Error, Phase, Reason},
-    event::{EventKind, Kind, PolicyId, RetryStop},
+    call::standalone,
+    engine::{backoff::Backoff, rng::Rng},
+    error::ConfigError,
+    event::{Kind, PolicyId},
     layer::{LayerInfo, Role},
     name::Name,
-    outcome::{Hint, Outcome, VerdictKind},
-    policy::{Describe, Operation, Policy},
-    timed::wait_until,
+    policy::Describe,
 };
 
 /// Repeats what may succeed the next time: after a pause, a few times, and only as often as successes pay for.
@@ -301,200 +300,5 @@ impl Describe for Retry {
             None => info.setting("budget", "none"),
         };
         out.push(info);
-    }
-}
-
-impl<T: Send, E: Send> Policy<T, E> for Retry {
-    #[inline]
-    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        let mut series = Series::new(self, cx);
-        async move {
-            loop {
-                // In a scope of its own: an outcome that outlived it would take room during the waits.
-                let next = {
-                    let mut outcome = op.attempt(series.attempt()).await;
-                    if series.succeeds(&mut outcome) {
-                        return outcome;
-                    }
-                    match series.judge(outcome) {
-                        Judgement::Done(outcome) => return outcome,
-                        Judgement::Again { next } => next,
-                    }
-                };
-                match next {
-                    Some(next) => wait_until(series.cx, next).await,
-                    // A delay of zero still lets others run: attempts that fail at once must not starve the thread.
-                    None => yield_once().await,
-                }
-            }
-        }
-    }
-}
-
-/// The attempts of one call.
-struct Series<'p, 'c, T, E> {
-    retry: &'p Retry,
-    cx: Context<'c>,
-    /// When the first attempt began; kept only if something depends on it.
-    started: Moment,
-    attempts: u32,
-    delay: Hint,
-    /// What the repeat that is under way has paid.
-    token: Option<Token<'p>>,
-    /// The attempts that had reached the operation when it was paid.
-    reached: u32,
-    /// The last outcome that was not a rejection: what is returned if all that follows is refused.
-    real: Option<Outcome<T, E>>,
-}
-
-enum Judgement<T, E> {
-    Done(Outcome<T, E>),
-    /// Attempt again at this moment, or at once.
-    Again {
-        next: Option<Moment>,
-    },
-}
-
-impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
-    fn new(retry: &'p Retry, cx: Context<'c>) -> Self {
-        Self { retry, cx, started: Moment::NEVER, attempts: 0, delay: None.into(), token: None, reached: 0, real: None }
-    }
-
-    /// The context of the next attempt.
-    #[inline(always)]
-    fn attempt(&mut self) -> Context<'c> {
-        if self.attempts == 0 && self.retry.max_elapsed.is_some() {
-            self.started = self.cx.moment();
-        }
-        let number = self.cx.attempt().saturating_add(self.attempts);
-        self.attempts = self.attempts.saturating_add(1);
-        self.cx.with_attempt(number)
-    }
-
-    /// Whether an attempt succeeded. It pays into the budget.
-    #[inline(always)]
-    fn succeeds(&mut self, outcome: &mut Outcome<T, E>) -> bool {
-        let succeeds = outcome.kind() == VerdictKind::Success;
-        if let (true, Some(budget)) = (succeeds, &self.retry.budget) {
-            budget.fund(outcome, self.cx, &self.retry.id);
-        }
-        succeeds
-    }
-
-    #[cold]
-    fn judge(&mut self, outcome: Outcome<T, E>) -> Judgement<T, E> {
-        if outcome.kind() == VerdictKind::Rejected {
-            // The dependency was not called after all: the token goes back.
-            self.token = None;
-        } else {
-            self.settle();
-        }
-        let is_repeatable = self.is_repeatable(&outcome);
-        if outcome.kind() == VerdictKind::Rejected && !(is_repeatable && self.retries_rejection(&outcome)) {
-            return Judgement::Done(self.refused(outcome));
-        }
-        if !is_repeatable {
-            return Judgement::Done(outcome);
-        }
-        match self.next(&outcome) {
-            Ok(next) => {
-                if outcome.kind() != VerdictKind::Rejected {
-                    self.real = Some(outcome);
-                }
-                Judgement::Again { next }
-            }
-            Err(why) => Judgement::Done(self.stop(outcome, why)),
-        }
-    }
-
-    fn retries_rejection(&self, outcome: &Outcome<T, E>) -> bool {
-        let isolated = matches!(&outcome.result, Err(Error::Rejected(r)) if r.reason() == Reason::Isolated);
-        self.retry.repeat_rejected && !isolated
-    }
-
-    fn is_repeatable(&self, outcome: &Outcome<T, E>) -> bool {
-        let repeatable = matches!(
-            outcome.kind(),
-            VerdictKind::Transient | VerdictKind::Unreached | VerdictKind::Throttled | VerdictKind::Rejected
-        );
-        repeatable && (self.retry.repeat_spent || !outcome.is_spent())
-    }
-
-    /// A rejection that is not repeated: the last real outcome instead, if there is one.
-    fn refused(&mut self, rejection: Outcome<T, E>) -> Outcome<T, E> {
-        match self.real.take() {
-            None => rejection,
-            Some(real) => {
-                let hint = rejection.verdict().hint().or(real.verdict().hint());
-                self.stop(real.hinted(hint), RetryStop::Rejected)
-            }
-        }
-    }
-
-    fn stop(&mut self, outcome: Outcome<T, E>, why: RetryStop) -> Outcome<T, E> {
-        let attempts = self.attempts;
-        self.cx.emit(&self.retry.id, || EventKind::RetryStopped { why, attempts });
-        match self.real.take() {
-            Some(real) if outcome.kind() == VerdictKind::Rejected => {
-                let hint = outcome.verdict().hint().or(real.verdict().hint());
-                real.hinted(hint).spent()
-            }
-            _ => outcome.spent(),
-        }
-    }
-
-    /// When to attempt again, or why not.
-    fn next(&mut self, outcome: &Outcome<T, E>) -> Result<Option<Moment>, RetryStop> {
-        let (retry, cx) = (self.retry, self.cx);
-        let unsafe_to_repeat = outcome.kind() == VerdictKind::Transient;
-        if unsafe_to_repeat && cx.idempotency() == Idempotency::Unsafe {
-            return Err(RetryStop::NotIdempotent);
-        }
-        if self.attempts >= retry.max_attempts {
-            return Err(RetryStop::Attempts);
-        }
-        let hint = outcome.verdict().hint();
-        let computed =
-            retry.backoff.delay(self.attempts, self.delay.get(), hint, &retry.rng).ok_or(RetryStop::Backoff)?;
-        let obeyed = hint.unwrap_or_default().min(retry.max_hint);
-        let delay = computed.max(obeyed).saturating_add(retry.rng.range(Duration::ZERO, spread(obeyed)));
-        let now = cx.moment();
-        let next = now.after(delay);
-        let deadline = cx.deadline_moment();
-        if deadline != Moment::NEVER && next.after(retry.min_time_left) > deadline {
-            return Err(RetryStop::Deadline);
-        }
-        if retry.max_elapsed.is_some_and(|most| next.since(self.started) > most) {
-            return Err(RetryStop::Elapsed);
-        }
-        if let Some(budget) = &retry.budget {
-            self.token = Some(budget.withdraw(cx, &retry.id).ok_or(RetryStop::Budget)?);
-            self.reached = cx.frame().attempts_started();
-        }
-        self.delay = Some(computed).into();
-        let next_attempt = cx.attempt().saturating_add(self.attempts);
-        let clamped = hint.is_some_and(|hint| hint > retry.max_hint);
-        cx.emit(&retry.id, || EventKind::Retried { next_attempt, delay, hint, clamped });
-        if delay.is_zero() {
-            return Ok(None);
-        }
-        cx.enter(Phase::Backoff);
-        Ok(Some(next))
-    }
-}
-
-impl<T, E> Series<'_, '_, T, E> {
-    /// What the repeat has paid stays paid if it has reached the operation; if not, it goes back.
-    fn settle(&mut self) {
-        if let Some(token) = self.token.take() {
-            token.settle(self.cx.frame().attempts_started() != self.reached);
-        }
-    }
-}
-
-impl<T, E> Drop for Series<'_, '_, T, E> {
-    #[inline]
-    fn drop(&mut self) {
-        self.settle();
     }
 }

@@ -1,0 +1,94 @@
+//! A call through a bulkhead: with a permit at once, or with one from the queue.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{self, Poll},
+};
+
+use pin_project::pin_project;
+
+use super::{Bulkhead, Permit, Refusal};
+use crate::{
+    context::Context,
+    outcome::Outcome,
+    policy::{Operation, Policy},
+};
+
+impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
+    #[inline]
+    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        let (wait, make) = (Bulkhead::wait, |op: Op, cx| op.attempt(cx));
+        Bounded { bulkhead: self, cx, op, wait, make, stage: Stage::Runs(make(op, cx)), permit: None }
+    }
+}
+
+/// Written by hand, because an outcome that leaves an async block is moved once more than needed.
+#[pin_project]
+struct Bounded<'p, 'c, Op, Wait, Make, F, W> {
+    bulkhead: &'p Bulkhead,
+    cx: Context<'c>,
+    op: Op,
+    wait: Wait,
+    make: Make,
+    #[pin]
+    stage: Stage<F, W>,
+    /// Outlives the attempt, whose resources are free before another one begins.
+    permit: Option<Permit<'p>>,
+}
+
+#[pin_project(project = Now)]
+enum Stage<F, W> {
+    /// From the start: an attempt stands where it is made, and is not polled before there is a permit.
+    Runs(#[pin] F),
+    /// In the place of the attempt, which is made anew.
+    Queued(#[pin] W),
+    Refused,
+}
+
+impl<'p, 'c, T, E, Op, Wait, Make, F, W> Future for Bounded<'p, 'c, Op, Wait, Make, F, W>
+where
+    Op: Copy,
+    Wait: Fn(&'p Bulkhead, Context<'c>) -> W,
+    Make: Fn(Op, Context<'c>) -> F,
+    W: Future<Output = Result<Permit<'p>, Refusal>>,
+    F: Future<Output = Outcome<T, E>>,
+{
+    type Output = Outcome<T, E>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let mut this = self.project();
+        while this.permit.is_none() {
+            let refusal = match this.stage.as_mut().project() {
+                Now::Runs(_) => match this.bulkhead.try_permit() {
+                    Some(permit) => {
+                        *this.permit = Some(permit);
+                        break;
+                    }
+                    None if this.bulkhead.queue > 0 && this.cx.hedge() == 0 => {
+                        this.stage.set(Stage::Queued((this.wait)(this.bulkhead, *this.cx)));
+                        continue;
+                    }
+                    None => Refusal::Full,
+                },
+                Now::Queued(wait) => match wait.poll(task) {
+                    Poll::Ready(Ok(permit)) => {
+                        *this.permit = Some(permit);
+                        this.stage.set(Stage::Runs((this.make)(*this.op, *this.cx)));
+                        break;
+                    }
+                    Poll::Ready(Err(refusal)) => refusal,
+                    Poll::Pending => return Poll::Pending,
+                },
+                Now::Refused => return Poll::Pending,
+            };
+            this.stage.set(Stage::Refused);
+            return Poll::Ready(refusal.outcome(this.bulkhead, *this.cx));
+        }
+        match this.stage.project() {
+            Now::Runs(attempt) => attempt.poll(task),
+            Now::Queued(_) | Now::Refused => Poll::Pending,
+        }
+    }
+}
