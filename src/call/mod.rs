@@ -148,13 +148,8 @@ impl<F: Future> Future for Root<'_, F> {
 
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        // Before what is inside has used up tokio's cooperative budget. Where something else in the task has, a timer is
-        // never ready, and only tells that it has gone off.
-        let rang = this.timer.as_mut().as_pin_mut().is_some_and(|mut timer| {
-            let is_ready = timer.as_mut().poll(cx).is_ready();
-            is_ready || timer.is_elapsed()
-        });
+        let this = self.project();
+        let rang = this.timer.as_ref().as_pin_ref().is_some_and(|timer| timer.is_elapsed());
         this.state.poll_begins(cx.waker(), rang);
         if let Poll::Ready(output) = this.inner.poll(cx) {
             this.state.poll_ends();
@@ -169,18 +164,17 @@ impl<F: Future> Future for Root<'_, F> {
 /// Has the task woken at that moment.
 fn set_timer(mut timer: Pin<&mut Option<Sleep>>, at: Moment, cx: &mut task::Context<'_>) {
     let Some(at) = instant_of(at) else { return timer.set(None) };
-    match timer.as_mut().as_pin_mut() {
-        Some(timer) if timer.deadline() == at && !timer.is_elapsed() => return,
-        Some(timer) => timer.reset(at),
-        None => {
-            timer.set(Some(sleep_until(at)));
-            // Starts it, which a poll does only while there is cooperative budget.
-            if let Some(timer) = timer.as_mut().as_pin_mut() {
-                timer.reset(at);
-            }
-        }
+    let is_new = timer.is_none();
+    if is_new {
+        timer.set(Some(sleep_until(at)));
     }
-    if timer.as_pin_mut().is_some_and(|timer| timer.poll(cx).is_ready()) {
+    let Some(mut timer) = timer.as_pin_mut() else { return };
+    // Starts it, which a poll does only while there is cooperative budget.
+    if is_new || timer.deadline() != at || timer.is_elapsed() {
+        timer.as_mut().reset(at);
+    }
+    // Tells it whom to wake. Without budget it has the task woken at once instead, so that this is tried again.
+    if timer.poll(cx).is_ready() {
         cx.waker().wake_by_ref();
     }
 }
