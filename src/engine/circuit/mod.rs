@@ -49,6 +49,7 @@ use super::{
     moment::{self, Moment},
     rng::Rng,
     sync::{AtomicU64, Mutex, Ordering},
+    window::Stale,
 };
 use evidence::{Cause, Evidence, Finished, Reading};
 use transitions::{Control, Locked};
@@ -252,25 +253,30 @@ impl Circuit {
         now: impl FnOnce() -> Moment,
         changes: &mut Vec<Change>,
     ) -> Recorded {
-        if self.generation() != generation {
-            return Recorded::Stale;
-        }
-        let mut now = Reading::new(now);
-        let Ok(cause) = self.evidence.record(generation, finished, &mut now) else {
-            return Recorded::Stale;
-        };
-        if let Some(cause) = cause {
-            self.trip(generation, cause, now.get(), changes);
+        match self.count(generation, finished, now) {
+            Err(Stale) => return Recorded::Stale,
+            Ok(None) => {}
+            Ok(Some(trip)) => self.trip(&trip, changes),
         }
         Recorded::Counted
     }
 
+    #[inline(always)]
+    fn count(&self, generation: u32, finished: Finished, now: impl FnOnce() -> Moment) -> Result<Option<Trip>, Stale> {
+        if self.generation() != generation {
+            return Err(Stale);
+        }
+        let mut now = Reading::new(now);
+        let cause = self.evidence.record(generation, finished, &mut now)?;
+        Ok(cause.map(|cause| Trip { generation, cause, now: now.get() }))
+    }
+
     #[cold]
-    fn trip(&self, generation: u32, cause: Cause, now: Moment, changes: &mut Vec<Change>) {
+    fn trip(&self, trip: &Trip, changes: &mut Vec<Change>) {
         let mut locked = self.lock(changes);
         // Of several results that reach a threshold at once, the first one here makes the transition.
-        if locked.word().generation() == generation {
-            locked.open(now, cause);
+        if locked.word().generation() == trip.generation {
+            locked.open(trip.now, trip.cause);
         }
     }
 
@@ -289,6 +295,13 @@ impl Circuit {
         let now = now();
         self.lock(changes).finish_probe(generation, id, finished, now)
     }
+}
+
+/// A result that has reached a threshold.
+pub(crate) struct Trip {
+    generation: u32,
+    cause: Cause,
+    now: Moment,
 }
 
 /// An admitted call. It ends as a success, as a failure, or abandoned: dropped, which records nothing and, if it was
@@ -311,13 +324,21 @@ impl Ticket<'_> {
         self.generation
     }
 
-    /// Whether a success that was not slow would leave everything as it is, so that nobody need be told.
+    /// Counts a success of a call that was no probe. What follows from it, if anything does, is left to
+    /// [`trip`](Self::trip), so that the caller can put its things in order first.
     #[inline(always)]
-    pub(crate) fn success_changes_nothing(&self) -> bool {
-        let circuit = self.circuit;
-        self.probe.is_none()
-            && circuit.generation() == self.generation
-            && circuit.evidence.success_changes_nothing(self.generation)
+    pub(crate) fn count_success(&self, slow: bool, now: impl FnOnce() -> Moment) -> Option<Trip> {
+        let (circuit, generation) = (self.circuit, self.generation);
+        // The usual case without a time window: a success changes nothing, and nobody need be told.
+        if !slow && circuit.generation() == generation && circuit.evidence.success_changes_nothing(generation) {
+            return None;
+        }
+        circuit.count(generation, Finished::success(slow), now).unwrap_or(None)
+    }
+
+    #[cold]
+    pub(crate) fn trip(self, trip: &Trip, changes: &mut Vec<Change>) {
+        self.circuit.trip(trip, changes);
     }
 
     /// The call succeeded. `now` is read only if something needs the time.

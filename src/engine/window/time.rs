@@ -75,6 +75,7 @@ impl TimeWindow {
     }
 
     /// Records an outcome. Gives the window's sum, unless it holds nothing but quick successes.
+    #[inline]
     pub(crate) fn record(&self, generation: u32, outcome: Outcome, now: Moment) -> Result<Option<Tally>, Stale> {
         let period = self.period_of(now);
         let Some((slot, stamp)) = self.slot(generation, period) else {

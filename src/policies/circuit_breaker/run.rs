@@ -14,7 +14,7 @@ use crate::{
     clock,
     context::Context,
     engine::{
-        circuit::{Change, Refusal, Ticket},
+        circuit::{Change, Refusal, Ticket, Trip},
         moment::Moment,
     },
     error::{Reason, Rejection},
@@ -95,12 +95,20 @@ where
         this.admitted.polling = false;
         let Poll::Ready(outcome) = poll else { return Poll::Pending };
         *this.ended = true;
-        if outcome.kind() == VerdictKind::Success && this.admitted.learns_nothing() {
+        let left = if outcome.kind() == VerdictKind::Success { this.admitted.count_success() } else { Left::Judgement };
+        if let Left::Nothing = left {
             return Poll::Ready(outcome);
         }
         this.attempt.set(None);
-        Poll::Ready(this.admitted.judge(outcome))
+        Poll::Ready(this.admitted.conclude(left, outcome))
     }
+}
+
+/// What is left to do about an outcome once the attempt is gone: a circuit changes, and tells so, only after that.
+enum Left {
+    Nothing,
+    Trip(Trip),
+    Judgement,
 }
 
 /// An admission, from the ticket to the verdict. It outlives the attempt: what that held is free by the time that the
@@ -150,19 +158,37 @@ impl<'p, 'c> Admitted<'p, 'c> {
         Ok(ticket)
     }
 
-    /// Whether a success leaves the circuit as it is, which is the usual case. Then it is not told of it.
+    /// Most successes open and close nothing: those are counted at once, and nobody need wait for the attempt to be gone.
     #[inline(always)]
-    fn learns_nothing(&mut self) -> bool {
-        let watches_time = self.breaker.shared.slow_call.is_some();
-        let nothing = !watches_time && self.ticket.as_ref().is_some_and(Ticket::success_changes_nothing);
-        if nothing {
-            self.ticket = None;
+    fn count_success(&mut self) -> Left {
+        let slow = self.is_slow(|| self.cx.moment());
+        match &self.ticket {
+            Some(ticket) if !ticket.is_probe() => match ticket.count_success(slow, || self.cx.moment()) {
+                None => {
+                    self.ticket = None;
+                    Left::Nothing
+                }
+                Some(trip) => Left::Trip(trip),
+            },
+            _ => Left::Judgement,
         }
-        nothing
     }
 
-    fn judge<T, E>(&mut self, outcome: Outcome<T, E>) -> Outcome<T, E> {
-        let Some(ticket) = self.ticket.take() else { return outcome };
+    fn conclude<T, E>(&mut self, left: Left, outcome: Outcome<T, E>) -> Outcome<T, E> {
+        match left {
+            Left::Nothing => {}
+            Left::Judgement => self.judge(&outcome),
+            Left::Trip(trip) => {
+                if let Some(ticket) = self.ticket.take() {
+                    self.record(|changes| ticket.trip(&trip, changes));
+                }
+            }
+        }
+        outcome
+    }
+
+    fn judge<T, E>(&mut self, outcome: &Outcome<T, E>) {
+        let Some(ticket) = self.ticket.take() else { return };
         let cx = self.cx;
         match outcome.kind() {
             VerdictKind::Success => {
@@ -175,7 +201,6 @@ impl<'p, 'c> Admitted<'p, 'c> {
             }
             _says_nothing => self.record(|changes| ticket.abandon(|| cx.moment(), changes)),
         }
-        outcome
     }
 
     #[inline(always)]
