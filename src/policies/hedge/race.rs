@@ -30,19 +30,30 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
         // Made when the first hedge begins: a call without one allocates nothing.
         let mut hedges = None;
         let mut alarm = Alarm::default();
-        let mut race = Race::new(self, cx);
+        // Made when the first attempt does not succeed at once.
+        let mut race: Option<Race<'_, T, E>> = None;
         let outcome = poll_fn(|task| {
             // Once in each turn of the task: an attempt that gives up its turn must not get it back at once.
-            if let Some(attempt) = first.as_mut().as_pin_mut() {
-                if let Poll::Ready(outcome) = attempt.poll(task) {
-                    first.set(None);
+            let first_poll = first.as_mut().as_pin_mut().map(|attempt| attempt.poll(task));
+            let race = match (first_poll, &mut race) {
+                (Some(Poll::Ready(outcome)), None) if outcome.kind() == VerdictKind::Success => {
                     first_sample.finish(&outcome);
-                    race.first_runs = false;
-                    race.end(cx.hedge(), outcome);
-                } else if first_frame.attempts_started() > 0 {
-                    race.first_reached_operation();
+                    cx.state().won(cx.hedge());
+                    return Poll::Ready(outcome);
                 }
-            }
+                (first_poll, race) => {
+                    let race = race.get_or_insert_with(|| Race::new(self, cx));
+                    if let Some(Poll::Ready(outcome)) = first_poll {
+                        first.set(None);
+                        first_sample.finish(&outcome);
+                        race.first_runs = false;
+                        race.end(cx.hedge(), outcome);
+                    } else if race.first_runs && first_frame.attempts_started() > 0 {
+                        race.first_reached_operation();
+                    }
+                    race
+                }
+            };
             loop {
                 if let Some(hedges) = &mut hedges {
                     // The first that wins has won, even if others end in the same poll.
