@@ -11,7 +11,8 @@ use crate::{bounds, context::Context, event::SharedTelemetry, layer::LayerInfo, 
 /// Implemented by this crate for the closures that callers pass and for the layers inside a layer; a policy of one's
 /// own only calls it.
 pub trait Operation<T: Send, E: Send>: Copy + Send + Sync {
-    /// Makes one attempt. Dropping the future cancels it.
+    /// Makes the future of one attempt. It does nothing before it is first polled, and dropping it cancels the attempt:
+    /// a layer makes one as soon as it is run, and may drop it and make another.
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send;
 }
 
@@ -43,7 +44,8 @@ pub trait Operation<T: Send, E: Send>: Copy + Send + Sync {
     note = "in generic code add the bound `P: Policy<T, E>`, and `C: Classify<T, E>` for the classifier"
 )]
 pub trait Policy<T: Send, E: Send>: Describe + Send + Sync {
-    /// Runs the operation under this policy. Dropping the future cancels what is under way.
+    /// Makes the future of one run of the operation under this policy. It does nothing before it is first polled, as an
+    /// `async fn` does nothing, and dropping it cancels what is under way.
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send;
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{ClosedBy, Level, Trigger};
 use crate::{
-    context::{Idempotency, Priority},
-    error::{Phase, Reason, Scope},
+    context::{Context, Idempotency, Priority},
+    error::{Phase, Reason, Rejection, Scope},
     outcome::VerdictKind,
 };
 
@@ -253,6 +253,11 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    pub(crate) fn rejected(rejection: &Rejection, cx: Context<'_>) -> Self {
+        let (reason, retry_after) = (rejection.reason(), rejection.retry_after());
+        Self::Rejected { reason, retry_after, attempt: cx.attempt(), hedge: cx.hedge() }
+    }
+
     /// The level that fits a log.
     #[must_use]
     pub const fn level(&self) -> Level {

@@ -229,9 +229,7 @@ impl Refusal {
             return Outcome::refused_as_late(cx, Some(&bulkhead.id));
         }
         let rejection = self.rejection(bulkhead);
-        let (reason, retry_after) = (rejection.reason(), rejection.retry_after());
-        let (attempt, hedge) = (cx.attempt(), cx.hedge());
-        cx.emit(&bulkhead.id, || EventKind::Rejected { reason, retry_after, attempt, hedge });
+        cx.emit(&bulkhead.id, || EventKind::rejected(&rejection, cx));
         Outcome::rejected(rejection)
     }
 }

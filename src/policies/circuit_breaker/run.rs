@@ -37,9 +37,7 @@ impl CircuitBreaker {
     #[cold]
     fn refuse<T, E>(&self, refusal: Refusal, cx: Context<'_>) -> Outcome<T, E> {
         let rejection = self.rejection(refusal);
-        let (reason, retry_after) = (rejection.reason(), rejection.retry_after());
-        let (attempt, hedge) = (cx.attempt(), cx.hedge());
-        cx.emit(&self.shared.id, || EventKind::Rejected { reason, retry_after, attempt, hedge });
+        cx.emit(&self.shared.id, || EventKind::rejected(&rejection, cx));
         Outcome::rejected(rejection)
     }
 
