@@ -70,10 +70,14 @@ where
                 *this.ended = true;
                 return Poll::Ready(Outcome::refused_as_late(cx, None));
             }
-            this.future.set(Some(cx.operation_polled(|| (this.operation.make)(cx))));
         }
-        let Some(future) = this.future.as_mut().as_pin_mut() else { return Poll::Pending };
-        let Poll::Ready(result) = cx.operation_polled(|| future.poll(task)) else { return Poll::Pending };
+        let poll = cx.operation_polled(|| {
+            if this.future.is_none() {
+                this.future.set(Some((this.operation.make)(cx)));
+            }
+            this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(task))
+        });
+        let Poll::Ready(result) = poll else { return Poll::Pending };
         *this.ended = true;
         this.future.set(None);
         Poll::Ready(judged(this.operation.classifier, result, this.report))
