@@ -14,7 +14,7 @@ use crate::{
     alarm::Alarm,
     clock,
     context::{CallState, Context, Frame},
-    engine::moment::Moment,
+    engine::moment::{Moment, nanos},
     error::TimedOut,
     event::{EventKind, PolicyId},
     outcome::{Outcome, Verdict},
@@ -38,9 +38,11 @@ pub(crate) struct Timed<'a, F, D = Moment> {
     stalled: bool,
 }
 
-/// The time was up, by so much.
+/// The time was up, by so many nanoseconds.
+//
+// Not a `Duration`, whose twelve bytes would have the outcome beside it copied in odd pieces.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Late(pub(crate) Duration);
+pub(crate) struct Late(u64);
 
 /// When the time is up: asked when the inner future is first pending, and of no interest before.
 pub(crate) trait Due {
@@ -87,7 +89,7 @@ impl<F: Future, D: Due> Future for Timed<'_, F, D> {
         let Poll::Ready(now) = this.alarm.poll(&this.call.alarms, &this.call.reading, at, cx) else {
             return Poll::Pending;
         };
-        let late = Late(now.since(at));
+        let late = Late::by(now.since(at));
         if late.is_stall() {
             *this.stalled = true;
             cx.waker().wake_by_ref();
@@ -104,12 +106,20 @@ pub(crate) async fn wait_until(cx: Context<'_>, moment: Moment) {
 }
 
 impl Late {
+    pub(crate) fn by(late: Duration) -> Self {
+        Self(nanos(late))
+    }
+
     fn after(at: Moment) -> Self {
-        Self(clock::now().since(at))
+        Self::by(clock::now().since(at))
+    }
+
+    fn late_by(self) -> Duration {
+        Duration::from_nanos(self.0)
     }
 
     pub(crate) fn is_stall(self) -> bool {
-        self.0 > STALL
+        self.late_by() > STALL
     }
 
     /// What the part of the call that took too long ends with. Tells it, so what was inside is to be gone by now.
@@ -142,8 +152,8 @@ impl Late {
             scope: timed_out.scope,
             phase: timed_out.phase,
             limit: timed_out.limit,
-            elapsed: timed_out.limit.saturating_add(self.0),
-            late_by: self.0,
+            elapsed: timed_out.limit.saturating_add(self.late_by()),
+            late_by: self.late_by(),
         });
     }
 
@@ -157,7 +167,7 @@ impl Late {
         let due = last == 0 || now.abs_diff(last) >= PAUSE;
         // Relaxed: nothing but the number itself is shared, and of several at once only one wins.
         if due && REPORTED.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
-            cx.telemetry().emit(policy, || EventKind::RuntimeStalled { late_by: self.0 });
+            cx.telemetry().emit(policy, || EventKind::RuntimeStalled { late_by: self.late_by() });
         }
     }
 }

@@ -272,7 +272,7 @@ impl<'a, T, E> Race<'a, T, E> {
         if late <= STALL {
             return false;
         }
-        Late(late).report(self.cx, Some(&self.hedge.id));
+        Late::by(late).report(self.cx, Some(&self.hedge.id));
         self.suppress(HedgeSuppression::Stalled);
         self.latest = Some(now);
         self.failure_due = self.failure_due.map(|_| now);
