@@ -206,7 +206,9 @@ impl Counter {
 
 #[cfg(all(test, not(any(model_loom, model_shuttle))))]
 mod tests {
-    use super::{Added, COUNT_MASK, Counter, Ordering, Stamp};
+    use std::time::Duration;
+
+    use super::{Added, COUNT_MASK, Counter, Moment, Ordering, Outcome, ROUND_BITS, SLOTS, Stamp, Tally, TimeWindow};
 
     const STAMP: Stamp = Stamp { round: 5, generation: 3 };
 
@@ -226,5 +228,20 @@ mod tests {
         assert!(counter.add(later) == Ok(Added::Yes));
         assert!(counter.add(STAMP) == Ok(Added::No));
         assert_eq!((counter.read(later), counter.read(STAMP)), (1, 0));
+    }
+    #[test]
+    fn after_any_number_of_rounds_nothing_of_before_is_counted() {
+        let failure = Outcome { failure: true, slow: false };
+        for rounds in (0..ROUND_BITS).map(|power| 1 << power) {
+            let window = TimeWindow::new(Duration::from_nanos(SLOTS));
+            window.begin(1);
+            for period in 0..SLOTS {
+                let _tally = window.record(1, failure, Moment::from_nanos(period));
+            }
+            let later = Moment::from_nanos(rounds * SLOTS + SLOTS - 1);
+            assert_eq!(window.tally(1, later).calls, 0, "after {rounds} rounds");
+            let alone = Tally { calls: 1, failures: 1, slow: 0 };
+            assert!(window.record(1, failure, later).is_ok_and(|tally| tally == Some(alone)), "after {rounds} rounds");
+        }
     }
 }
