@@ -29,7 +29,9 @@ async fn late() -> TimedOut {
     let nothing = Pipeline::builder("users").build().unwrap();
     let options = CallOptions::new().deadline(Instant::now());
     let ended: Result<(), Failed> = nothing.call_with(options, |_| pending()).await;
-    ended.unwrap_err().timed_out().unwrap().clone()
+    let timed_out = ended.unwrap_err().timed_out().unwrap().clone();
+    assert_eq!((timed_out.attempts(), timed_out.limit(), timed_out.phase()), (0, ms(0), Phase::Entry));
+    timed_out
 }
 
 /// `BulkheadFull` as `bulkhead_full`.
@@ -121,7 +123,15 @@ where
         sleep(ms(10)).await;
         Err(io::Error::other("no route"))
     });
-    ended.await.unwrap_err().to_string()
+    let error = ended.await.unwrap_err();
+    let (text, attempts) = (error.to_string(), error.timed_out().unwrap().attempts());
+    let counted = match attempts {
+        0 => "(no attempt made)".to_owned(),
+        1 => "(1 attempt made)".to_owned(),
+        more => format!("({more} attempts made)"),
+    };
+    assert!(text.ends_with(&counted) || text.contains("attempt limit") && attempts == 1, "{text}: {attempts}");
+    text
 }
 
 #[tokio::test(start_paused = true)]

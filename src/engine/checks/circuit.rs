@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Arc, run, thread};
 use crate::engine::{
-    circuit::{Change, Circuit, Recorded, Refusal, Settings, State, Trigger},
+    circuit::{Change, Circuit, ClosedBy, Recorded, Refusal, Settings, State, Ticket, Trigger},
     moment::Moment,
     rng::Rng,
     window::{CountWindow, Outcome, Tally},
@@ -240,5 +240,54 @@ fn an_expired_lease_and_the_late_verdict_count_once() {
                 assert_eq!((answer, expired), (Ok(()), 0));
             }
         }
+    });
+}
+
+/// All that can befall a circuit at once: a probe's result, the end of its lease, another caller, and an operator.
+#[test]
+fn an_isolation_among_results_and_expiring_leases_holds_and_each_probe_ends_once() {
+    run(|| {
+        let circuit = circuit(fragile(1));
+        assert_eq!(fail(&circuit, at(0)), Recorded::Counted);
+        // The lease of the first probe ends before the other caller comes.
+        let callers = [(at(10), at(20), true), (at(112), at(113), false)].map(|(begin, end, succeeds)| {
+            let circuit = Arc::clone(&circuit);
+            thread::spawn(move || {
+                let mut changes = Vec::new();
+                let ticket = circuit.admit(|| begin, true, &mut changes).ok();
+                let probes = ticket.as_ref().is_some_and(Ticket::is_probe);
+                let recorded = ticket.map(|ticket| {
+                    if succeeds {
+                        ticket.success(false, || end, &mut changes)
+                    } else {
+                        ticket.failure(false, "boom", || end, &mut changes)
+                    }
+                });
+                (probes && recorded == Some(Recorded::Counted), changes)
+            })
+        });
+        let mut changes = Vec::new();
+        let isolation = circuit.isolate(at(112), &mut changes);
+        let [first, second] = callers.map(|caller| caller.join().expect("a caller does not panic"));
+
+        // Whatever came before, it is isolated, nobody is out, and nobody gets in.
+        let seen = circuit.snapshot(at(112));
+        assert_eq!((seen.state, seen.generation, seen.probes_in_flight), (State::Isolated, isolation, 0));
+        assert!(matches!(circuit.admit(|| at(1_000), true, &mut changes), Err(Refusal::Isolated)));
+
+        circuit.release(isolation, at(1_000), &mut changes);
+        changes.extend(first.1.into_iter().chain(second.1));
+        let count = |is_meant: fn(&Change) -> bool| changes.iter().filter(|change| is_meant(change)).count();
+        let finished = count(|change| matches!(change, Change::ProbeFinished { .. }));
+        let expired = count(|change| matches!(change, Change::ProbeExpired { .. }));
+        assert_eq!(finished, usize::from(first.0) + usize::from(second.0));
+        assert!(expired == 0 || !first.0, "a lease that has expired leaves no result to count");
+        let isolated = count(|change| matches!(change, Change::Isolated { .. }));
+        let released = count(|change| matches!(change, Change::Closed { by: ClosedBy::Release, .. }));
+        assert_eq!((isolated, released), (1, 1));
+        // It begins anew, and nothing of before is in its window.
+        let seen = circuit.snapshot(at(1_000));
+        assert_eq!((seen.state, seen.calls), (State::Closed, 0));
+        assert_eq!(fail(&circuit, at(1_001)), Recorded::Counted);
     });
 }

@@ -1,9 +1,9 @@
 //! What holds for each window by itself. The circuit's reference model covers how they count.
 
-use std::{sync::Barrier, thread, time::Duration};
+use std::{cell::Cell, sync::Barrier, thread, time::Duration};
 
-use super::{CountWindow, MAX_CONSECUTIVE, MAX_COUNT_WINDOW, Outcome, Stale, Streak, TimeWindow};
-use crate::engine::moment::Moment;
+use super::{CountWindow, MAX_CONSECUTIVE, MAX_COUNT_WINDOW, Outcome, Stale, Streak, Tally, TimeWindow};
+use crate::engine::{moment::Moment, sync::counted::accesses};
 
 const FAILED: Outcome = Outcome { failure: true, slow: false };
 const SLOW: Outcome = Outcome { failure: false, slow: true };
@@ -114,5 +114,52 @@ fn the_start_of_a_streak_is_exact_however_far_from_zero_it_lies() {
         let earlier = Moment::from_nanos(start.nanos().saturating_sub(5_000_000));
         assert_eq!(streak.failure(1, earlier).map(|run| run.start), Ok(earlier));
         assert_eq!(streak.failure(1, start.after(Duration::from_millis(1_500))).map(|run| run.start), Ok(start));
+    }
+}
+
+/// The accesses to memory that threads share, which is where all that a window holds lies: what it costs at most to
+/// record one more of each, and to look at the sum, after so many calls.
+fn work(calls: u32, record: impl Fn(Outcome), look: impl Fn() -> Tally) -> [u64; 4] {
+    let fine = Outcome { failure: false, slow: false };
+    for outcome in [fine, FAILED, SLOW].into_iter().cycle().zip(0..calls).map(|(outcome, _)| outcome) {
+        record(outcome);
+    }
+    fn most<R>(of: impl Fn() -> R) -> u64 {
+        (0..20).map(|_| accesses(&of)).max().unwrap_or_default()
+    }
+    [most(|| record(fine)), most(|| record(FAILED)), most(|| record(SLOW)), most(look)]
+}
+
+#[test]
+fn a_window_costs_the_same_however_long_it_is_and_however_many_calls_it_holds() {
+    let count_window = |size: u32, calls: u32| {
+        let window = CountWindow::new(size);
+        window.begin(1);
+        work(calls, |outcome| assert!(window.record(1, outcome).is_ok()), || window.tally(1))
+    };
+    let time_window = |length: u64, calls: u32| {
+        let window = TimeWindow::new(Duration::from_secs(length));
+        window.begin(1);
+        // All of them within one window, through all of its slots.
+        let now = Cell::new(Moment::from_nanos(0).after(Duration::from_secs(length) * 2));
+        let step = Duration::from_secs(length) / (calls + 100);
+        let record = |outcome| {
+            assert!(window.record(1, outcome, now.get()).is_ok());
+            now.set(now.get().after(step));
+        };
+        work(calls, record, || window.tally(1, now.get()))
+    };
+    let (of_count, of_time) = (count_window(100, 100), time_window(10, 100));
+    assert!(of_count.iter().all(|accesses| (1..=4).contains(accesses)), "{of_count:?}");
+    assert!(of_time.iter().all(|accesses| (1..=40).contains(accesses)), "{of_time:?}");
+    for size in [1_000, MAX_COUNT_WINDOW] {
+        for calls in [100, 100_000] {
+            assert_eq!(count_window(size, calls), of_count, "after {calls} calls in a window of {size}");
+        }
+    }
+    for length in [1, 3_600, 365 * 86_400] {
+        for calls in [100, 100_000] {
+            assert_eq!(time_window(length, calls), of_time, "after {calls} calls in a window of {length} s");
+        }
     }
 }
