@@ -245,7 +245,7 @@ impl<'a> Model<'a> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::support::trials::cases(1024))]
 
     #[test]
     fn permits_are_conserved_whatever_happens(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proptest::{collection::vec, prelude::ProptestConfig, prop_assert, proptest};
+use proptest::{collection::vec, prop_assert, proptest};
 use tokio::{runtime::Builder, time::Instant};
 use withstand::{CircuitBreaker, CircuitBreakerBuilder, CircuitState, EventKind, Trigger, Verdict};
 
@@ -236,7 +236,7 @@ async fn a_rate_that_rises_because_successes_are_forgotten_opens_with_the_next_r
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::support::trials::cases(256))]
 
     #[test]
     fn a_time_window_sees_what_is_younger_than_nine_tenths_of_it_and_nothing_older_than_it(

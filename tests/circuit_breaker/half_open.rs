@@ -1,6 +1,6 @@
 //! Open and half-open: the break, its probes, and their verdict.
 
-use proptest::{collection::vec, prelude::ProptestConfig, prop_assert_eq, proptest, sample::select};
+use proptest::{collection::vec, prop_assert_eq, proptest, sample::select};
 use tokio::{runtime::Builder, time::Instant};
 use withstand::{CircuitBreaker, CircuitState, ClosedBy, EventKind, Reason, Trigger};
 
@@ -157,7 +157,7 @@ fn the_verdict_falls_as_soon_as_it_is_certain_in_the_cases_from_the_field() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::support::trials::cases(256))]
 
     /// Whatever the numbers, and whatever comes in between that counts neither way.
     #[test]

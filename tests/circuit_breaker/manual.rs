@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use proptest::{collection::vec, prelude::ProptestConfig, prop_assert_eq, proptest};
+use proptest::{collection::vec, prop_assert_eq, proptest};
 use tokio::runtime::Builder;
 use withstand::{CircuitBreaker, CircuitState, EventKind, Reason, Recorded, Verdict};
 
@@ -63,7 +63,7 @@ async fn an_isolated_circuit_leaves_every_state_and_comes_back_closed_and_empty(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::support::trials::cases(128))]
 
     #[test]
     fn handles_nest_in_any_order_and_the_last_one_closes(choices in vec(0_usize..6, 1..60)) {

@@ -12,7 +12,7 @@ use std::{
 use proptest::{
     collection::vec,
     option,
-    prelude::{Just, ProptestConfig, Strategy, prop_oneof},
+    prelude::{Just, Strategy, prop_oneof},
     proptest,
     sample::select,
 };
@@ -348,7 +348,7 @@ async fn follow(numbers: &Numbers, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::support::trials::cases(1_024))]
 
     #[test]
     fn the_breaker_does_what_the_model_does(numbers in numbers(), steps in vec(step(), 1..120)) {

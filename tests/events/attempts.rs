@@ -101,7 +101,7 @@ fn fallback(wanted: bool) -> Option<Fallback<Value<u32>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(crate::support::trials::cases(256))]
 
     #[test]
     fn a_call_and_its_attempts_each_end_once_wherever_it_is_dropped(

@@ -1,6 +1,9 @@
 //! The plan of a pipeline: its numbers hold, and its warnings say what looks wrong.
 #![cfg(test)]
 
+#[path = "../support/trials.rs"]
+mod trials;
+
 mod bounds;
 mod property;
 mod table;

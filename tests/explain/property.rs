@@ -158,7 +158,7 @@ where
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::trials::cases(1_000))]
 
     #[test]
     fn no_call_exceeds_its_plan(layers in layers(), steps in steps()) {

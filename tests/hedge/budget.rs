@@ -189,7 +189,7 @@ fn check_ledger(calls: Vec<(u64, Vec<Part>)>, initial: u32, eighths: u32, max_he
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::support::trials::cases(256))]
 
     #[test]
     fn hedges_never_cost_more_than_was_saved(

@@ -136,7 +136,7 @@ fn random_row(layers: &[Layer], taken_for: Duration) -> Row<impl Policy<u32, Fau
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::trials::cases(1024))]
 
     #[test]
     fn a_random_pipeline_that_is_dropped_anywhere_holds_nothing(

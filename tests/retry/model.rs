@@ -186,7 +186,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(crate::support::trials::cases(4096))]
 
     #[test]
     fn a_series_of_attempts_goes_as_the_simulation_says(steps in steps(), settings in settings()) {

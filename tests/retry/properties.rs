@@ -224,7 +224,7 @@ fn load(initial: u32, ratio: f64, calls: &[(Duration, Vec<Step>, Option<Duration
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(crate::support::trials::cases(512))]
 
     #[test]
     fn no_call_outlasts_its_deadline_and_no_attempt_begins_after_it(settings in settings(), steps in scripts()) {

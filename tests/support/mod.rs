@@ -1,6 +1,8 @@
 //! What several tests need: an observer that collects, and an operation that follows a script.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod trials;
+
 use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},

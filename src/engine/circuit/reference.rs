@@ -460,7 +460,7 @@ fn follow(settings: &Settings, steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_048, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases.max(2_048), ..ProptestConfig::default() })]
 
     #[test]
     fn the_circuit_does_what_the_model_does(settings in settings(), steps in vec(step(), 1..160)) {
