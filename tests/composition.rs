@@ -452,3 +452,59 @@ async fn pipelines_that_are_built_alike_share_nothing() {
     assert!(up.call(|| script.attempt()).await.is_err());
     assert_eq!(script.attempts(), 3, "neither its circuit nor its budget knows of the other's outage");
 }
+
+/// What a policy sees of a call: the pipeline's name, the time to the deadline in two ways, the place, and the options.
+type Seen = (Option<String>, [Option<Duration>; 2], (u32, u32), (Idempotency, Priority));
+
+/// Notes what it sees of each attempt.
+#[derive(Clone, Default)]
+struct Sees(Arc<Mutex<Vec<Seen>>>);
+
+impl Describe for Sees {}
+
+impl<T: Send, E: Send> Policy<T, E> for Sees {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let left = cx.deadline().map(|deadline| deadline - Instant::now());
+        let seen = (
+            cx.pipeline().map(ToString::to_string),
+            [left, cx.remaining()],
+            (cx.attempt(), cx.hedge()),
+            (cx.idempotency(), cx.priority()),
+        );
+        self.0.lock().unwrap().push(seen);
+        op.attempt(cx).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_of_ones_own_sees_the_call_and_its_place_in_it() {
+    let outside = Sees::default();
+    let inside = Sees::default();
+    let pipeline = Pipeline::builder("api")
+        .layer(outside.clone())
+        .retry(retry(2))
+        .timeout(ms(50))
+        .layer(inside.clone())
+        .classify_errors(as_it_says)
+        .build()
+        .unwrap();
+    let fails = || async {
+        sleep(ms(5)).await;
+        Err::<u32, _>(Verdict::transient())
+    };
+    let seen = |of: &Sees| std::mem::take(&mut *of.0.lock().unwrap());
+    let (name, usual) = (|| Some("api".to_owned()), (Idempotency::Safe, Priority::Normal));
+
+    assert!(pipeline.call(fails).await.is_err());
+    assert_eq!(seen(&outside), [(name(), [None; 2], (1, 0), usual)]);
+    let limit = [Some(ms(50)); 2];
+    assert_eq!(seen(&inside), [(name(), limit, (1, 0), usual), (name(), limit, (2, 0), usual)]);
+
+    // The nearest deadline, whosever it is.
+    let options = CallOptions::new().deadline(Instant::now() + ms(30));
+    let options = options.idempotency(Idempotency::Unsafe).priority(Priority::Critical);
+    assert!(pipeline.call_with(options, |_| fails()).await.is_err());
+    let (left, asked) = ([Some(ms(30)); 2], (Idempotency::Unsafe, Priority::Critical));
+    assert_eq!(seen(&outside), [(name(), left, (1, 0), asked)]);
+    assert_eq!(seen(&inside), [(name(), left, (1, 0), asked)], "and is not repeated");
+}

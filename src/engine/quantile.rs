@@ -325,6 +325,7 @@ mod tests {
     use proptest::{collection::vec, prelude::Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
 
     use super::*;
+    use crate::engine::sync::counted::accesses;
 
     const WINDOW: Duration = Duration::from_secs(10);
 
@@ -472,6 +473,30 @@ mod tests {
         endless.record(ms(20), at(0));
         endless.record(ms(20), Moment::NEVER);
         assert!(is_about(endless.estimate(), ms(20)));
+    }
+
+    #[test]
+    fn a_sample_costs_the_same_however_many_there_are_but_for_the_one_that_gives_the_estimate() {
+        let latencies = latencies(0.95, 100);
+        let costs: Vec<_> = (0..200).map(|_| accesses(|| latencies.record(ms(20), at(1)))).collect();
+        let (before, after) = (&costs[..99], &costs[100..]);
+        assert!(before.iter().chain(after).all(|cost| *cost < 10), "{costs:?}");
+        assert!(costs[99] > 3 * 1024, "it looks at every counter");
+    }
+
+    #[test]
+    fn while_somebody_turns_the_page_others_record_in_the_window_that_was() {
+        let latencies = latencies(0.5, 1);
+        latencies.record(ms(20), at(51));
+        let turn = latencies.turn.load(Ordering::Relaxed);
+        assert_eq!(latencies.claim(turn), Ok(turn));
+        assert_eq!(latencies.claim(turn), Err(turn | BUSY), "one at a time");
+        latencies.record(ms(80), at(61));
+        assert_eq!((latencies.samples(), latencies.settled_window()), (2, None));
+        assert!(is_about(latencies.estimate(), ms(20)));
+        latencies.release(turn);
+        latencies.record(ms(80), at(61));
+        assert_eq!((latencies.samples(), latencies.settled_window()), (3, Some(6)));
     }
 
     #[test]

@@ -266,6 +266,9 @@ mod time {
         let half = LayerInfo::custom("own").added_time(secs(1));
         assert_eq!(plan![layer(own(half.clone())), timeout(secs(1))].time(), Bound::Unknown);
         assert_eq!(plan![layer(own(half.attempts(2))), timeout(secs(1))].time(), Bound::AtMost(secs(3)));
+        // One that answers by itself takes its own time, whatever is inside.
+        let answers = LayerInfo::custom("own").added_time(secs(1)).attempts(0);
+        assert_eq!(plan![layer(own(answers))].time(), Bound::AtMost(secs(1)));
     }
 
     #[test]
@@ -320,6 +323,10 @@ mod load {
         assert_eq!(plan![].amplification().to_string(), "1x");
         assert_eq!(plan![retry(retry(3).without_budget())].amplification().to_string(), "3x; no budget limits it");
         assert_eq!(plan![layer(Silent)].amplification().to_string(), "unknown");
+        // A budget that holds nothing limits, and saves nothing up.
+        let empty = retry(3).own_budget(RetryBudget::builder().initial(0).cap(0));
+        let load = plan![retry(empty), hedge(Hedge::builder().without_budget())].amplification();
+        assert_eq!(load.to_string(), "6x without budgets; 2x with them, plus at most 0 attempts saved up");
         assert_eq!(plan![retry(retry(3)), layer(Silent)].amplification().to_string(), "unknown");
     }
 }

@@ -67,6 +67,20 @@ fn no_line_is_long() {
 }
 
 #[test]
+fn a_line_is_filled_to_its_last_column() {
+    let lines = |first: usize, second: usize| {
+        let own = LayerInfo::custom("own").setting("a", "x".repeat(first)).setting("b", "y".repeat(second));
+        let plan = plan![layer(Own(Some(own)))].to_string();
+        plan.lines().skip(2).take_while(|line| *line != "  operation").map(str::len).collect::<Vec<_>>()
+    };
+    // The settings begin in column 20, and each has its name, a space and, but for the last, a comma.
+    assert_eq!(lines(37, 36), [99]);
+    assert_eq!(lines(37, 37), [60, 59]);
+    // As wide as a line, and at its beginning.
+    assert_eq!(lines(76, 77), [99, 99]);
+}
+
+#[test]
 fn a_break_that_does_not_grow_has_one_length() {
     let steady = plan![circuit_breaker(CircuitBreaker::builder().growth(1.0).jitter(0.1))].to_string();
     assert!(steady.contains("open_for 5s, jitter 0.1,"), "{steady}");

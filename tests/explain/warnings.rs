@@ -307,6 +307,9 @@ fn of_a_queue_wait_longer_than_the_attempt_timeout() {
     );
     let around = plan![timeout(secs(4)), retry(retry(3)), timeout(secs(1)), bulkhead(queue(secs(2)))];
     assert_eq!(kinds(&around), [W::QueueExceedsTimeout]);
+    // One that is as long is no longer, and where nobody waits there is no wait.
+    assert_eq!(kinds(&plan![timeout(secs(4)), bulkhead(queue(secs(1))), timeout(secs(1))]), []);
+    assert_eq!(kinds(&plan![timeout(secs(4)), bulkhead(bulkhead()), timeout(ms(5))]), []);
 }
 
 #[test]

@@ -68,6 +68,7 @@ struct Totals {
     completed: u64,
     dropped: u64,
     panicked: u64,
+    puzzled: u64,
     repeats: u64,
     successes: u64,
     outcomes: BTreeMap<&'static str, u64>,
@@ -81,6 +82,7 @@ impl Totals {
         self.completed += made.completed;
         self.dropped += made.dropped;
         self.panicked += made.panicked;
+        self.puzzled += record.puzzled();
         self.repeats += made.begun.saturating_sub(1);
         self.successes += record.successes();
         *self.outcomes.entry(outcome.map_or("never polled", |outcome| outcome.as_str())).or_default() += 1;
@@ -167,7 +169,9 @@ async fn round(world: &Arc<World>, totals: &Arc<Mutex<Totals>>, calls: u64, seed
 
 /// Whether all that can happen has, and at full load, so that nothing is proved by nothing.
 fn has_seen_everything(world: &World, totals: &Totals) -> bool {
-    let often = [totals.completed, totals.dropped, totals.panicked, totals.repeats].iter().all(|number| *number > 100);
+    let often = [totals.completed, totals.dropped, totals.panicked, totals.puzzled, totals.repeats]
+        .iter()
+        .all(|number| *number > 100);
     let all_ends = OUTCOMES.iter().all(|outcome| totals.outcomes.contains_key(outcome));
     let all_kinds = world.happened.lock().unwrap().len() == KINDS;
     often && all_ends && all_kinds && world.under_queued.most() >= MOST as u64 / 2

@@ -2,7 +2,11 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    panic::resume_unwind,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use tokio::{
@@ -16,7 +20,7 @@ use withstand::{
 
 use crate::{
     random::Random,
-    record::{CALL, Gauge, Op},
+    record::{CALL, Gauge, Op, by_verdict},
 };
 
 pub(crate) const fn ms(millis: u64) -> Duration {
@@ -70,8 +74,11 @@ pub(crate) struct World {
 
 type Happened = Arc<Mutex<BTreeMap<&'static str, u64>>>;
 
-/// So many kinds of events are watched for.
-pub(crate) const KINDS: usize = 10;
+/// So many kinds of events are watched for, and that an observer panicked.
+pub(crate) const KINDS: usize = 11;
+
+/// What an observer panics with, after it has heard.
+struct Unheard;
 
 /// The names of those that show that something was shared, waited for or refused.
 fn name(kind: &EventKind) -> Option<&'static str> {
@@ -108,17 +115,21 @@ impl World {
             Retry::builder().backoff(backoff).min_time_left(ms(1)).budget(budget.clone()).retry_rejected()
         };
         let hedge = || Hedge::builder().max_hedges(HEDGES).delay(ms(1)).budget(budget.clone());
-        let by_verdict: fn(&Verdict) -> Verdict = |verdict| *verdict;
+        let by_verdict: fn(&Verdict) -> Verdict = by_verdict;
 
         macro_rules! built {
             ($builder:expr, next_to_operation: $is_inner:literal) => {{
-                let happened = happened.clone();
+                let (happened, heard) = (happened.clone(), AtomicU64::new(0));
                 let observed = $builder.classify_errors(by_verdict).observer(move |event: &Event<'_>| {
                     if let Some(name) = name(&event.kind) {
                         *happened.lock().unwrap().entry(name).or_default() += 1;
                     }
                     // What no call causes, such as a reset, is of no call.
                     let _of_none = CALL.try_with(|call| call.hear(event, $is_inner));
+                    if heard.fetch_add(1, Relaxed) % 8 == 0 {
+                        *happened.lock().unwrap().entry("observer panicked").or_default() += 1;
+                        resume_unwind(Box::new(Unheard));
+                    }
                 });
                 observed.build().unwrap()
             }};

@@ -209,6 +209,8 @@ fn a_description_reads_like_the_setting() {
         (Backoff::default(), "exponential 50ms x2 up to 1s, full jitter"),
         (Backoff::default().factor(1.5).jitter(Jitter::Equal), "exponential 50ms x1.5 up to 1s, equal jitter"),
         (Backoff::default().factor(f64::MAX), "exponential 50ms x1.7976931348623157e308 up to 1s, full jitter"),
+        (Backoff::default().factor(1e9), "exponential 50ms x1e9 up to 1s, full jitter"),
+        (Backoff::default().factor(999_999_999.0), "exponential 50ms x999999999 up to 1s, full jitter"),
         (Backoff::linear(ms(10)).jitter(Jitter::None), "linear 10ms up to 1s, no jitter"),
         (Backoff::constant(ms(10)), "constant 10ms, full jitter"),
         (Backoff::decorrelated(ms(10)), "decorrelated 10ms up to 1s"),

@@ -1,7 +1,7 @@
 //! Case by case; `reference` covers what lies between them.
 
 use std::{
-    sync::{Barrier, atomic},
+    sync::{Barrier, atomic, mpsc},
     thread,
     time::Duration,
 };
@@ -604,4 +604,30 @@ fn a_probe_whose_clock_panics_is_abandoned() {
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| probe.success(false, clock, &mut Vec::new())));
     assert!(ended.is_err());
     assert!(bench.admit().is_ok());
+}
+
+/// Asks in another thread while the lock is held here: whoever needs it would wait for ever.
+fn refusal_without_the_lock(circuit: &Circuit, now: Moment) -> Option<Refusal> {
+    let (answer, answered) = mpsc::channel();
+    thread::scope(|scope| {
+        let held = circuit.control.lock().unwrap();
+        scope.spawn(move || answer.send(circuit.admit(|| now, true, &mut Vec::new()).err()));
+        let refusal = answered.recv_timeout(Duration::from_secs(5));
+        drop(held);
+        refusal.ok().flatten()
+    })
+}
+
+#[test]
+fn whoever_is_refused_waits_for_no_lock() {
+    let mut bench = Bench::opened(settings());
+    let open = Refusal::Open { retry_after: ms(1_000) };
+    assert_eq!(refusal_without_the_lock(&bench.circuit, bench.now), Some(open));
+    bench.now = bench.now.after(ms(1_000));
+    let probe = bench.circuit.admit(|| bench.now, true, &mut Vec::new()).unwrap();
+    let half_open = Refusal::HalfOpen { retry_after: ms(1_000) };
+    assert_eq!(refusal_without_the_lock(&bench.circuit, bench.now), Some(half_open));
+    drop(probe);
+    let _isolation = bench.circuit.isolate(bench.now, &mut Vec::new());
+    assert_eq!(refusal_without_the_lock(&bench.circuit, bench.now), Some(Refusal::Isolated));
 }

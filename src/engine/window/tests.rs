@@ -163,3 +163,28 @@ fn a_window_costs_the_same_however_long_it_is_and_however_many_calls_it_holds() 
         }
     }
 }
+
+#[test]
+fn one_more_success_among_successes_costs_next_to_nothing() {
+    let fine = Outcome { failure: false, slow: false };
+    let count = CountWindow::new(100);
+    count.begin(1);
+    for _ in 0..100 {
+        count.record(1, fine).unwrap();
+    }
+    assert_eq!(accesses(|| count.record(1, fine)), 1, "a window full of successes is read and not written");
+    count.record(1, FAILED).unwrap();
+    assert!(accesses(|| count.record(1, fine)) > 1);
+
+    // Nor is a time window summed up, unless it may hold something worse.
+    let time = TimeWindow::new(Duration::from_nanos(10));
+    time.begin(1);
+    let at = |period: u64| Moment::from_nanos(1_000 + period);
+    let cost = |period: u64| accesses(|| assert!(time.record(1, fine, at(period)).is_ok()));
+    let cheap = cost(0);
+    assert!(cheap < 5, "{cheap}");
+    assert!(time.record(1, FAILED, at(1)).is_ok_and(|tally| tally.is_some()));
+    assert!((1..=10).all(|period| cost(period) > 10), "the failure is among the last ten periods");
+    assert_eq!(cost(11), cheap);
+    assert_eq!(time.record(1, fine, at(11)), Ok(None));
+}
