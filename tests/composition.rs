@@ -508,3 +508,23 @@ async fn a_policy_of_ones_own_sees_the_call_and_its_place_in_it() {
     assert_eq!(seen(&outside), [(name(), left, (1, 0), asked)]);
     assert_eq!(seen(&inside), [(name(), left, (1, 0), asked)], "and is not repeated");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_in_an_option_or_in_a_box_is_as_much_part_of_the_pipeline() {
+    fn assert_part_of<P: Policy<u32, Verdict>>(policy: P, breaker: &CircuitBreaker) {
+        let log = Log::new();
+        let pipeline = Pipeline::builder("api").layer(policy).observer(log.clone()).build().unwrap();
+        let plan = pipeline.explain();
+        let layers: Vec<_> = plan.layers().iter().map(|layer| layer.name().as_str()).collect();
+        assert_eq!(layers, ["circuit_breaker"]);
+        // What no call causes is told to whoever it is part of.
+        drop(breaker.isolate());
+        assert_eq!(log.count(|kind| matches!(kind, EventKind::Isolated { .. })), 1);
+    }
+    let breaker = Arc::new(CircuitBreaker::builder().build().unwrap());
+    assert_part_of(breaker.clone(), &breaker);
+    assert_part_of(Some(breaker.clone()), &breaker);
+    assert_part_of(BoxPolicy::new(breaker.clone()), &breaker);
+    let none = Pipeline::builder("api").layer(None::<Arc<CircuitBreaker>>).build().unwrap();
+    assert!(none.explain().layers().is_empty());
+}
