@@ -631,3 +631,13 @@ fn whoever_is_refused_waits_for_no_lock() {
     let _isolation = bench.circuit.isolate(bench.now, &mut Vec::new());
     assert_eq!(refusal_without_the_lock(&bench.circuit, bench.now), Some(Refusal::Isolated));
 }
+
+#[test]
+fn who_comes_to_the_lock_when_the_circuit_has_closed_meanwhile_is_admitted() {
+    let circuit = Circuit::new(settings(), Rng::seeded(1));
+    for may_probe in [true, false] {
+        let mut changes = Vec::new();
+        let admitted = circuit.lock(&mut changes).admit(Moment::from_nanos(0), may_probe);
+        assert_eq!((admitted, changes.len()), (Ok((circuit.generation(), None)), 0));
+    }
+}
