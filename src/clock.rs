@@ -76,3 +76,25 @@ impl Reading {
         self.0.store(0, Relaxed);
     }
 }
+
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The clock of one test may be far ahead of another's, and whichever is read first sets the epoch.
+    #[test]
+    fn instants_before_the_epoch_have_moments_of_their_own() {
+        let hour = Duration::from_secs(3_600);
+        let epoch = epoch();
+        // Unless the platform's clock began less than an hour ago and cannot say what was before.
+        for instant in [epoch.checked_sub(hour), Some(epoch), epoch.checked_add(hour)].into_iter().flatten() {
+            assert_eq!(instant_of(moment_of(instant)), Some(instant));
+        }
+        if let Some(before) = epoch.checked_sub(hour) {
+            assert_eq!(moment_of(epoch).since(moment_of(before)), hour);
+        }
+        assert_eq!(instant_of(Moment::NEVER), None);
+    }
+}
