@@ -69,6 +69,14 @@ async fn an_error_is_one_of_three_and_knows_which() {
     assert!(matches!(kinds, [Error::Operation(io::ErrorKind::Other), Error::Rejected(_), Error::Timeout(_)]));
 }
 
+/// What says more if asked.
+struct Twice;
+impl fmt::Display for Twice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if f.alternate() { "in full" } else { "in short" })
+    }
+}
+
 /// One line without the source, as reporters of errors expect it, and all of it if asked.
 #[test]
 fn an_error_of_the_operation_is_said_in_full_if_asked() {
@@ -77,12 +85,6 @@ fn an_error_of_the_operation_is_said_in_full_if_asked() {
     assert_eq!(format!("{:#}", refused()), refused().to_string());
 
     // And asked in the same way is what is inside.
-    struct Twice;
-    impl fmt::Display for Twice {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(if f.alternate() { "in full" } else { "in short" })
-        }
-    }
     assert_eq!(format!("{:#}", Error::Operation(Twice)), "the operation failed: in full");
 }
 
@@ -118,7 +120,7 @@ where
     let options = CallOptions::new().deadline(Instant::now() + secs(9));
     let ended = pipeline.call_with(options, |attempt| async move {
         if attempt.number() > failures {
-            pending().await
+            pending::<()>().await;
         }
         sleep(ms(10)).await;
         Err(io::Error::other("no route"))

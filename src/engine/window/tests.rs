@@ -117,15 +117,17 @@ fn the_start_of_a_streak_is_exact_however_far_from_zero_it_lies() {
     }
 }
 
+/// The accesses of the dearest of twenty.
+fn most<R>(of: impl Fn() -> R) -> u64 {
+    (0..20).map(|_| accesses(&of)).max().unwrap_or_default()
+}
+
 /// The accesses to memory that threads share, which is where all that a window holds lies: what it costs at most to
 /// record one more of each, and to look at the sum, after so many calls.
 fn work(calls: u32, record: impl Fn(Outcome), look: impl Fn() -> Tally) -> [u64; 4] {
     let fine = Outcome { failure: false, slow: false };
     for outcome in [fine, FAILED, SLOW].into_iter().cycle().zip(0..calls).map(|(outcome, _)| outcome) {
         record(outcome);
-    }
-    fn most<R>(of: impl Fn() -> R) -> u64 {
-        (0..20).map(|_| accesses(&of)).max().unwrap_or_default()
     }
     [most(|| record(fine)), most(|| record(FAILED)), most(|| record(SLOW)), most(look)]
 }
