@@ -263,6 +263,8 @@ mod time {
     fn a_custom_layer_makes_it_unknown_unless_it_tells() {
         let own = |info: LayerInfo| Own(Some(info));
         assert_eq!(plan![layer(Silent), timeout(secs(1))].time(), Bound::Unknown);
+        let repeated = plan![retry(retry(3).max_elapsed(secs(1))), layer(Silent)];
+        assert_eq!((repeated.time(), repeated.time_without_hints()), (Bound::Unknown, Bound::Unknown));
         let half = LayerInfo::custom("own").added_time(secs(1));
         assert_eq!(plan![layer(own(half.clone())), timeout(secs(1))].time(), Bound::Unknown);
         assert_eq!(plan![layer(own(half.attempts(2))), timeout(secs(1))].time(), Bound::AtMost(secs(3)));
@@ -309,6 +311,22 @@ mod load {
         let shared = Arc::new(RetryBudget::builder().initial(5).cap(50).build().unwrap());
         let hedge = Hedge::builder().budget(shared.clone());
         assert_eq!(plan![retry(retry(3).budget(shared)), hedge(hedge)].amplification().saved_up(), Bound::AtMost(50));
+    }
+
+    #[test]
+    fn more_than_can_be_counted_is_unbounded() {
+        // Four thousand million, to the third power.
+        let forever = |name| retry(u32::MAX).without_budget().repeat_spent().name(name);
+        let shared = Arc::new(RetryBudget::builder().build().unwrap());
+        let paid = |name| retry(2).repeat_spent().budget(shared.clone()).name(name);
+        let load = plan![
+            retry(paid("outer")),
+            retry(forever("a")),
+            retry(forever("b")),
+            retry(forever("c")),
+            retry(paid("inner"))
+        ];
+        assert_eq!(load.amplification().saved_up(), Bound::Unbounded, "the dearest of what one token buys");
     }
 
     #[test]

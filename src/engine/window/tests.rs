@@ -174,9 +174,10 @@ fn one_more_success_among_successes_costs_next_to_nothing() {
     for _ in 0..100 {
         count.record(1, fine).unwrap();
     }
-    assert_eq!(accesses(|| count.record(1, fine)), 1, "a window full of successes is read and not written");
+    let cheap = accesses(|| count.record(1, fine));
+    assert!(cheap <= 2, "a window full of successes is read and not written: {cheap}");
     count.record(1, FAILED).unwrap();
-    assert!(accesses(|| count.record(1, fine)) > 1);
+    assert!(accesses(|| count.record(1, fine)) > cheap);
 
     // Nor is a time window summed up, unless it may hold something worse.
     let time = TimeWindow::new(Duration::from_nanos(10));
