@@ -171,6 +171,16 @@ async fn no_attempt_begins_later_than_max_elapsed_after_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn max_elapsed_counts_from_the_beginning_of_the_first_attempt_and_not_from_its_end() {
+    let fails = Step { takes: ms(60), gives: Err(Verdict::transient()) };
+    let script = Script::new([fails]);
+    let began = Instant::now();
+    assert!(plain(9, ms(10)).max_elapsed(ms(100)).build().unwrap().call(|| script.attempt()).await.is_err());
+    // The third would begin at 140 ms, which is within 100 ms of the end of the first.
+    assert_eq!(script.starts(), [began, began + ms(70)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn max_elapsed_ends_no_attempt() {
     let script = Script::new([Step { takes: secs(9), gives: Ok(1) }]);
     assert_eq!(plain(3, ms(1)).max_elapsed(ms(10)).build().unwrap().call(|| script.attempt()).await, Ok(1));

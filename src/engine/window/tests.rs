@@ -179,6 +179,10 @@ fn one_more_success_among_successes_costs_next_to_nothing() {
     count.record(1, FAILED).unwrap();
     assert!(accesses(|| count.record(1, fine)) > cheap);
 
+    let streak = Streak::new();
+    streak.begin(1);
+    assert_eq!(accesses(|| streak.success(1)), 1, "where there is no run nothing is written");
+
     // Nor is a time window summed up, unless it may hold something worse.
     let time = TimeWindow::new(Duration::from_nanos(10));
     time.begin(1);
