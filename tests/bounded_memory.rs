@@ -8,6 +8,7 @@ use std::{
     alloc::System,
     collections::VecDeque,
     future::Future,
+    panic::resume_unwind,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -156,5 +157,14 @@ fn pipelines_and_handles_that_are_gone_leave_nothing_in_what_they_shared() {
 
         let mut kept = Vec::new();
         assert!(grows(1_000, async |_| kept.push(build())).await);
+    });
+}
+
+#[test]
+fn an_observer_that_panics_at_every_event_leaves_nothing_behind() {
+    alone(async {
+        let panics = |_: &Event<'_>| resume_unwind(Box::new("an observer's panic".to_owned()));
+        let pipeline = Pipeline::builder("users").retry(Retry::builder()).observer(panics).build().unwrap();
+        assert!(!grows(1_000, async |_| drop(pipeline.call(async || Ok::<_, ()>(7)).await)).await);
     });
 }

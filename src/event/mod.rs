@@ -91,12 +91,11 @@ impl fmt::Debug for Observers {
 /// An observer that panics must not take the call with it, least of all out of a `Drop`, where that would abort.
 #[expect(
     clippy::mem_forget,
-    reason = "a payload's own Drop may panic as well; leaking it is the only safe way to be rid of it"
+    reason = "what a payload's own Drop panics with may do so as well; leaking it is the only safe way to be rid of it"
 )]
 fn tell(observer: &dyn Observer, event: &Event<'_>) {
-    let _panicked = catch_unwind(AssertUnwindSafe(|| observer.on_event(event))).map_err(|payload| {
-        std::mem::forget(payload);
-    });
+    let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer.on_event(event))) else { return };
+    let _dropped = catch_unwind(AssertUnwindSafe(|| drop(payload))).map_err(std::mem::forget);
 }
 
 /// The pipeline's name and its observer: what events are reported through.
