@@ -89,12 +89,9 @@ impl fmt::Debug for Observers {
 }
 
 /// An observer that panics must not take the call with it, least of all out of a `Drop`, where that would abort.
-#[expect(
-    clippy::mem_forget,
-    reason = "what a payload's own Drop panics with may do so as well; leaking it is the only safe way to be rid of it"
-)]
 fn tell(observer: &dyn Observer, event: &Event<'_>) {
     let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer.on_event(event))) else { return };
+    // What a payload's own drop panics with may do so as well: to leak that is the only safe way to be rid of it.
     let _dropped = catch_unwind(AssertUnwindSafe(|| drop(payload))).map_err(std::mem::forget);
 }
 
