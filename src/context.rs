@@ -173,7 +173,8 @@ impl CallState {
         Self {
             reading: Reading::default(),
             alarms: AlarmClock::new(),
-            runs: AtomicU16::new(NOBODY),
+            // Whoever begins a call goes on to poll it: until then only a panic ends it.
+            runs: AtomicU16::new(LAYERS),
             attempts: AtomicU32::new(0),
             hedges: AtomicU32::new(0),
             winner: AtomicU32::new(0),

@@ -12,7 +12,8 @@ use crate::{bounds, context::Context, event::SharedTelemetry, layer::LayerInfo, 
 /// own only calls it.
 pub trait Operation<T: Send, E: Send>: Copy + Send + Sync {
     /// Makes the future of one attempt. It does nothing before it is first polled, and dropping it cancels the attempt:
-    /// a layer makes one as soon as it is run, and may drop it and make another.
+    /// a layer makes one as soon as it is run, and may drop it and make another. Drop it once it has ended: a layer
+    /// may leave what has ended in its place.
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send;
 }
 

@@ -122,16 +122,16 @@ impl Late {
         self.late_by() > STALL
     }
 
-    /// What the part of the call that took too long ends with. Tells it, so what was inside is to be gone by now.
+    /// What the part of the call that took too long ends with. Tells the observer, so what was inside must be gone.
     #[cold]
     pub(crate) fn outcome<T, E>(self, cx: Context<'_>, frame: &Frame<'_>, policy: Option<&PolicyId>) -> Outcome<T, E> {
         self.announce(cx, frame, policy);
-        self.untold(frame)
+        self.as_outcome(frame)
     }
 
-    /// The same for who tells it later.
+    /// What it ends with, told by nobody yet: see [`announce`](Self::announce).
     #[cold]
-    pub(crate) fn untold<T, E>(self, frame: &Frame<'_>) -> Outcome<T, E> {
+    pub(crate) fn as_outcome<T, E>(self, frame: &Frame<'_>) -> Outcome<T, E> {
         let timed_out = frame.timed_out();
         // Transient, unless no attempt reached the operation: then the dependency was not called.
         let verdict = if timed_out.attempts == 0 { Verdict::rejected() } else { Verdict::transient() };
@@ -139,6 +139,7 @@ impl Late {
         if self.is_stall() { outcome.stalled() } else { outcome }
     }
 
+    /// Tells the observer. What was inside must be gone.
     #[cold]
     pub(crate) fn announce(self, cx: Context<'_>, frame: &Frame<'_>, policy: Option<&PolicyId>) {
         self.tell(&frame.timed_out(), cx, policy);

@@ -607,3 +607,17 @@ async fn a_deadline_of_the_callers_is_the_limit_of_one_call_alone() {
         assert_eq!((started.elapsed(), at.limit(), at.scope()), (ms(ends), ms(ends), scope));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_moves_to_another_task_is_woken_there_by_its_timer() {
+    let pipeline = Pipeline::builder("users").timeout(ms(50)).build().unwrap();
+    let mut call = Box::pin(pipeline.call(pending::<Result<u32, ()>>));
+    for _ in 0..3 {
+        let elsewhere = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(call.as_mut().poll(elsewhere).is_pending(), "its timer is set in a task that never wakes");
+        sleep(ms(10)).await;
+    }
+    let began = Instant::now();
+    assert!(call.await.unwrap_err().is_timeout());
+    assert_eq!(began.elapsed(), ms(20));
+}

@@ -43,9 +43,9 @@ where
 #[pin_project]
 struct ClassifiedAttempt<'o, 'c, F, Fut, C> {
     operation: &'o Classified<'o, F, C>,
-    /// Outlives the future: it tells how that ended.
     #[pin]
     future: Option<Fut>,
+    /// Outlives the future: it tells how that ended.
     report: AttemptReport<'c>,
     ended: bool,
 }

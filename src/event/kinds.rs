@@ -103,7 +103,7 @@ pub enum EventKind {
         /// What set it off.
         trigger: HedgeTrigger,
     },
-    /// A hedge did not begin, or was refused on its way (debug).
+    /// A hedge did not begin, or was refused on its way (debug). Not told of a call whose first attempt succeeds at once.
     #[non_exhaustive]
     HedgeSuppressed {
         /// Why.

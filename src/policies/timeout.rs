@@ -208,7 +208,7 @@ impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Limited<'_, F> {
             Poll::Ready(Ok(outcome)) => Poll::Ready(outcome),
             Poll::Ready(Err(late)) => {
                 this.notice.late = Some(late);
-                Poll::Ready(late.untold(this.notice.frame))
+                Poll::Ready(late.as_outcome(this.notice.frame))
             }
             Poll::Pending => Poll::Pending,
         }

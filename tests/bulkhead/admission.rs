@@ -4,12 +4,19 @@ use std::{
     convert::Infallible,
     future::pending,
     io,
-    sync::atomic::{AtomicUsize, Ordering},
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use tokio::time::{sleep, timeout};
-use withstand::{Bulkhead, BulkheadBuilder, Error, EventKind, Pipeline, Reason, VerdictKind};
+use withstand::{
+    Bulkhead, BulkheadBuilder, CircuitBreaker, Context, Describe, Error, Event, EventKind, Operation, Outcome,
+    Pipeline, Policy, Reason, Retry, RetryBudget, VerdictKind,
+};
 
 use crate::{
     all_permits, begun, poll_once, ready,
@@ -170,6 +177,63 @@ async fn an_operation_that_rejects_itself_still_gives_its_permit_back() {
     for _ in 0..3 {
         let error = ready(pipeline.call(|| async { Err::<(), _>(io::Error::other("pool is empty")) })).unwrap_err();
         assert!(matches!(error, Error::Operation(_)));
+    }
+}
+
+/// Keeps the attempt in its place for a while when it has ended, as a race of one's own does.
+struct Lingers;
+impl Describe for Lingers {}
+
+impl<T: Send, E: Send> Policy<T, E> for Lingers {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let mut attempt = pin!(op.attempt(cx));
+        let outcome = attempt.as_mut().await;
+        sleep(ms(10)).await;
+        outcome
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_has_ended_holds_no_permit_however_long_its_future_is_kept() {
+    for (queue, result) in [(0, Ok(7)), (0, Err("down")), (1, Ok(7)), (1, Err("down"))] {
+        let bulkhead = Arc::new(Bulkhead::builder().limit(1).queue(queue).build().unwrap());
+        let breaker = CircuitBreaker::builder();
+        let pipeline = Pipeline::builder("users").layer(Lingers).circuit_breaker(breaker).bulkhead(bulkhead.clone());
+        let pipeline = pipeline.build().unwrap();
+        let lingers = begun(pipeline.call(|| async move { result }));
+        assert_eq!(bulkhead.in_use(), 0, "{result:?} with a queue of {queue}");
+        assert!(bulkhead.try_acquire().is_ok());
+        assert_eq!(lingers.await.ok(), result.ok());
+        assert_eq!(bulkhead.in_use(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_permit_is_back_before_anybody_hears_of_what_the_call_has_led_to() {
+    for queue in [0, 1] {
+        let bulkhead = Arc::new(Bulkhead::builder().limit(1).queue(queue).build().unwrap());
+        let budget = Arc::new(RetryBudget::builder().initial(0).cap(1).ratio(1.0).build().unwrap());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (seen, notes) = (bulkhead.clone(), heard.clone());
+        let retry = Retry::builder().max_attempts(2).budget(budget.clone());
+        let pipeline = Pipeline::builder("users")
+            .retry(retry)
+            .circuit_breaker(CircuitBreaker::builder())
+            .bulkhead(bulkhead.clone())
+            .observer(move |event: &Event<'_>| notes.lock().unwrap().push((event.kind.clone(), seen.in_use())))
+            .build()
+            .unwrap();
+        assert!(pipeline.call(|| async { Err::<u32, _>("down") }).await.is_err());
+        assert_eq!(pipeline.call(|| async { Ok::<u32, &str>(7) }).await, Ok(7));
+        let of_attempts =
+            |kind: &EventKind| matches!(kind, EventKind::AttemptStarted { .. } | EventKind::AttemptFinished { .. });
+        let heard = heard.lock().unwrap().clone();
+        let (within, after): (Vec<_>, Vec<_>) = heard.into_iter().partition(|(kind, _)| of_attempts(kind));
+        assert!(within.iter().all(|(_, in_use)| *in_use == 1), "{within:#?}");
+        assert!(after.iter().all(|(_, in_use)| *in_use == 0), "{after:#?}");
+        let told = |is_meant: fn(&EventKind) -> bool| after.iter().any(|(kind, _)| is_meant(kind));
+        assert!(told(|kind| matches!(kind, EventKind::BudgetRefilled { .. })), "{after:#?}");
+        assert!(told(|kind| matches!(kind, EventKind::CallFinished { ok: Some(true), .. })), "{after:#?}");
     }
 }
 

@@ -1,14 +1,14 @@
 //! The start and the end of a call, and what is said about the process.
 
 use std::{
-    future::{Ready, pending},
+    future::{Future, Ready, pending},
     sync::{Arc, Mutex},
 };
 
 use tokio::time::{Instant, advance, sleep};
 use withstand::{
-    AttemptEnd, Backoff, Bulkhead, CallOptions, CallOutcome, Error, Event, EventKind, Fallback, Idempotency, Level,
-    Pipeline, Priority, Reason, Timeout, Verdict, VerdictKind,
+    AttemptEnd, Backoff, Bulkhead, CallOptions, CallOutcome, Context, Describe, Error, Event, EventKind, Fallback,
+    Idempotency, Level, Operation, Outcome, Pipeline, Policy, Priority, Reason, Timeout, Verdict, VerdictKind,
 };
 
 use super::{ends, finished, outcome, retry};
@@ -234,4 +234,30 @@ async fn a_stall_of_the_process_is_reported_at_most_once_a_second() {
     let (fourth, ()) = tokio::join!(call(), advance(ms(200)));
     assert!(fourth.is_err());
     assert_eq!(stalls(&log).len(), 2, "100 ms late is no stall");
+}
+
+/// Panics before there is a future.
+struct Hasty;
+impl Describe for Hasty {}
+
+impl<T: Send, E: Send> Policy<T, E> for Hasty {
+    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
+        assert!(cx.pipeline().is_none(), "of the policy");
+        op.attempt(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_that_panics_as_soon_as_it_is_run_is_reported_as_a_panic() {
+    let answer = || async { Ok::<_, Verdict>(7) };
+    let log = Log::new();
+    let alone = Pipeline::builder("api").layer(Hasty).observer(log.clone()).build().unwrap();
+    assert_eq!(caught(alone.call(answer)).await, Err("of the policy".to_owned()));
+    assert_eq!(outcome(&log), (CallOutcome::Panicked, None, None));
+
+    let log = Log::new();
+    let inside = Pipeline::builder("api").fallback(Fallback::value(42)).layer(Hasty).observer(log.clone());
+    let inside = inside.build().unwrap();
+    assert_eq!(caught(inside.call(answer)).await, Err("of the policy".to_owned()));
+    assert_eq!(outcome(&log), (CallOutcome::Panicked, None, None));
 }

@@ -20,6 +20,22 @@ fn transient_in(takes: u64, hint: u64) -> Part {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_primary_that_fails_in_its_first_poll_is_hedged_like_any_other() {
+    let log = Log::new();
+    let pipeline = hedged(every(20, 1), &log);
+    let result = pipeline
+        .call_with(CallOptions::new(), |attempt| async move {
+            match attempt.hedge() {
+                0 => Err(Fault { by: 0, verdict: Verdict::transient() }),
+                hedge => Ok(hedge),
+            }
+        })
+        .await;
+    assert_eq!(result, Ok(1));
+    assert_eq!(hedges(&log), [(1, ms(0), HedgeTrigger::Failure)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_first_acceptable_outcome_wins_and_the_others_are_gone_by_then() {
     for verdict in [Verdict::success(), Verdict::failure(), Verdict::ignored()] {
         let log = Log::new();

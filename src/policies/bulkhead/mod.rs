@@ -193,6 +193,19 @@ pub struct Permit<'a> {
     bulkhead: &'a Bulkhead,
 }
 
+impl Permit<'_> {
+    /// Gives it back where that is a subtraction, which cannot unwind: nobody can be waiting. Still there if not.
+    #[inline(always)]
+    #[expect(clippy::mem_forget, reason = "it is given back")]
+    fn count_out(self) -> Option<Self> {
+        if !self.bulkhead.permits.count_out() {
+            return Some(self);
+        }
+        std::mem::forget(self);
+        None
+    }
+}
+
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {

@@ -59,9 +59,26 @@ impl Permits {
 
     #[inline]
     pub(super) fn give_back(&self) {
+        if !self.count_out() {
+            self.give_back_to_queue();
+        }
+    }
+
+    /// Gives a permit back if nobody can wait for one. Whether it has.
+    #[inline(always)]
+    pub(super) fn count_out(&self) -> bool {
         match &self.kind {
-            Kind::Counted { in_use } => _ = in_use.fetch_sub(1, Ordering::Release),
-            Kind::Fair(fair) => fair.give_back(),
+            Kind::Counted { in_use } => {
+                in_use.fetch_sub(1, Ordering::Release);
+                true
+            }
+            Kind::Fair(_) => false,
+        }
+    }
+
+    fn give_back_to_queue(&self) {
+        if let Kind::Fair(fair) = &self.kind {
+            fair.give_back();
         }
     }
 

@@ -19,7 +19,7 @@ impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let (wait, make) = (Bulkhead::wait, |op: Op, cx| op.attempt(cx));
-        Bounded { bulkhead: self, cx, op, wait, make, stage: Stage::Runs(make(op, cx)), permit: None }
+        Bounded { bulkhead: self, cx, op, wait, make, stage: Stage::Runs(make(op, cx)), permit: None, ended: false }
     }
 }
 
@@ -33,8 +33,10 @@ struct Bounded<'p, 'c, Op, Wait, Make, F, W> {
     make: Make,
     #[pin]
     stage: Stage<F, W>,
-    /// Outlives the attempt, whose resources are free before another one begins.
+    /// Given back when the attempt has ended, though that stands in its place until the layer is dropped. Outlives one that
+    /// is dropped before, whose resources are free before another one begins.
     permit: Option<Permit<'p>>,
+    ended: bool,
 }
 
 #[pin_project(project = Now)]
@@ -43,7 +45,6 @@ enum Stage<F, W> {
     Runs(#[pin] F),
     /// In the place of the attempt, which is made anew.
     Queued(#[pin] W),
-    Refused,
 }
 
 impl<'p, 'c, T, E, Op, Wait, Make, F, W> Future for Bounded<'p, 'c, Op, Wait, Make, F, W>
@@ -59,6 +60,9 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
+        if *this.ended {
+            return Poll::Pending;
+        }
         while this.permit.is_none() {
             let refusal = match this.stage.as_mut().project() {
                 Now::Runs(_) => match this.bulkhead.try_permit() {
@@ -81,14 +85,16 @@ where
                     Poll::Ready(Err(refusal)) => refusal,
                     Poll::Pending => return Poll::Pending,
                 },
-                Now::Refused => return Poll::Pending,
             };
-            this.stage.set(Stage::Refused);
+            *this.ended = true;
             return Poll::Ready(refusal.outcome(this.bulkhead, *this.cx));
         }
-        match this.stage.project() {
-            Now::Runs(attempt) => attempt.poll(task),
-            Now::Queued(_) | Now::Refused => Poll::Pending,
+        let Now::Runs(attempt) = this.stage.as_mut().project() else { return Poll::Pending };
+        let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
+        *this.ended = true;
+        match this.permit.take().and_then(Permit::count_out) {
+            None => Poll::Ready(outcome),
+            Some(permit) => Poll::Ready(outcome.put_aside(|| drop(permit))),
         }
     }
 }

@@ -59,7 +59,7 @@ struct Watched<'p, 'c, Op, Make, F> {
     make: Make,
     #[pin]
     attempt: Option<F>,
-    /// Outlives the attempt: what that held is free by the time that the circuit learns of its end.
+    /// Outlives the attempt: what that held is free by the time that the circuit changes.
     admitted: Admitted<'p, 'c>,
     ended: bool,
 }
@@ -83,7 +83,8 @@ where
                 *this.ended = true;
                 return Poll::Ready(this.admitted.breaker.refuse(refusal, this.admitted.cx));
             }
-            if this.admitted.cx.is_probe() {
+            if this.admitted.ticket.as_ref().is_some_and(Ticket::is_probe) {
+                // Made anew: the first one does not know that it is a probe.
                 this.attempt.set(Some((this.make)(*this.op, this.admitted.cx)));
             }
         }
@@ -93,10 +94,9 @@ where
         this.admitted.polling = false;
         let Poll::Ready(outcome) = poll else { return Poll::Pending };
         *this.ended = true;
-        let left = if outcome.kind() == VerdictKind::Success { this.admitted.count_success() } else { Left::Judgement };
-        if let Left::Nothing = left {
-            return Poll::Ready(outcome);
-        }
+        let left =
+            if outcome.kind() == VerdictKind::Success { this.admitted.count_success() } else { Some(Left::Judgement) };
+        let Some(left) = left else { return Poll::Ready(outcome) };
         this.attempt.set(None);
         Poll::Ready(this.admitted.conclude(left, outcome))
     }
@@ -104,13 +104,12 @@ where
 
 /// What is left to do about an outcome once the attempt is gone: a circuit changes, and tells so, only after that.
 enum Left {
-    Nothing,
     Trip(Trip),
     Judgement,
 }
 
 /// An admission, from the ticket to the verdict. It outlives the attempt: what that held is free by the time that the
-/// circuit learns of its end.
+/// circuit changes. Only a success that opens and closes nothing is counted before.
 struct Admitted<'p, 'c> {
     breaker: &'p CircuitBreaker,
     /// None before the admission, and once the result is recorded.
@@ -158,23 +157,22 @@ impl<'p, 'c> Admitted<'p, 'c> {
 
     /// Most successes open and close nothing: those are counted at once, and nobody need wait for the attempt to be gone.
     #[inline(always)]
-    fn count_success(&mut self) -> Left {
+    fn count_success(&mut self) -> Option<Left> {
         let slow = self.is_slow(|| self.cx.moment());
         match &self.ticket {
             Some(ticket) if !ticket.is_probe() => match ticket.count_success(slow, || self.cx.moment()) {
                 None => {
                     self.ticket = None;
-                    Left::Nothing
+                    None
                 }
-                Some(trip) => Left::Trip(trip),
+                Some(trip) => Some(Left::Trip(trip)),
             },
-            _ => Left::Judgement,
+            _ => Some(Left::Judgement),
         }
     }
 
     fn conclude<T, E>(&mut self, left: Left, outcome: Outcome<T, E>) -> Outcome<T, E> {
         match left {
-            Left::Nothing => {}
             Left::Judgement => self.judge(&outcome),
             Left::Trip(trip) => {
                 if let Some(ticket) = self.ticket.take() {
@@ -189,6 +187,7 @@ impl<'p, 'c> Admitted<'p, 'c> {
         let Some(ticket) = self.ticket.take() else { return };
         let cx = self.cx;
         match outcome.kind() {
+            // A probe's: all others are counted by `count_success`.
             VerdictKind::Success => {
                 let slow = self.is_slow(|| cx.moment());
                 self.record(|changes| ticket.success(slow, || cx.moment(), changes));

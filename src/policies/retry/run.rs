@@ -47,7 +47,7 @@ struct Repeated<'p, 'c, GoOn, F, Rest> {
 #[pin_project(project = Now)]
 enum Stage<F, Rest> {
     First(#[pin] F),
-    /// The first one did not succeed.
+    /// The attempts after the first, which did not succeed.
     Rest(#[pin] Rest),
     Over,
 }
