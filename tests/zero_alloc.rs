@@ -1,4 +1,4 @@
-//! No call allocates, whichever way it goes, unless a hedge starts; and the future of a call is small.
+//! No call allocates, whichever way it goes, unless a hedge starts.
 #![cfg(test)]
 
 use std::{
@@ -214,11 +214,4 @@ fn an_erased_policy_allocates_once_for_the_run_and_once_for_each_attempt() {
         assert_eq!(allocations(|| pipeline.call(|| ready(Ok(7)))).await, 2);
         assert_eq!(allocations(|| pipeline.call(|| ready(Err(Fault::ConnectionReset)))).await, 4, "three attempts");
     });
-}
-
-#[test]
-fn the_future_of_a_full_stack_is_small() {
-    let stack = Pipeline::standard("standard").build().unwrap();
-    let size = size_of_val(&stack.call(|| ready(Ok::<u32, Fault>(7))));
-    assert!(size <= 1088, "{size} bytes");
 }
