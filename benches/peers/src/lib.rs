@@ -10,15 +10,17 @@
 //! |---|---|
 //! | [`operation`] | the work that everything is around |
 //! | [`rows`], [`stacks`] | who does what, set up as its documentation says |
-//! | [`harness`], [`driven`] | how it is measured: by hand, and on a runtime |
+//! | [`harness`], [`driven`], [`contention`] | how it is measured: by hand, on a runtime, and by two threads at once |
 //! | [`stats`], [`results`] | from samples to medians, ratios and their intervals |
-//! | [`allocations`] | a second executable counts them, so that the first one does not pay for it |
+//! | [`allocations`], [`memory`] | other executables count them, so that the first one does not pay for it |
 //! | [`report`], [`targets`], [`machine`] | what is printed |
 
 pub mod allocations;
+pub mod contention;
 pub mod driven;
 pub mod harness;
 pub mod machine;
+pub mod memory;
 pub mod operation;
 pub mod report;
 pub mod results;

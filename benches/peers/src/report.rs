@@ -3,8 +3,10 @@
 use std::fmt::Write;
 
 use crate::{
+    contention::{self, Contention},
     harness::{Row, Sizes},
     machine,
+    memory::{self, CALLS_EACH, Memory, STACKS},
     operation::Operation,
     results::Results,
     targets,
@@ -12,11 +14,13 @@ use crate::{
 };
 
 /// The whole file.
-pub fn markdown(results: &Results, rounds: u32) -> String {
+pub fn markdown(results: &Results, shared: &Contention, memory: &[Memory], rounds: u32) -> String {
     let machine = machine::markdown();
     let times = times(results);
     let targets = targets::markdown(results);
     let sizes = sizes(results);
+    let (shared, memory) = (contention::markdown(shared), memory::markdown(memory));
+    let (stacks, calls) = (STACKS, STACKS * CALLS_EACH);
     format!(
         "\
 # What a call costs
@@ -51,6 +55,23 @@ What is boxed counts as an allocation, not in the future's size. Allocations are
 that nobody's time includes the counting.
 
 {sizes}
+## Two threads at once
+
+Nanoseconds for each call of one thread alone, and for each call of two threads that share the same breaker, budget or
+bulkhead: the time over the calls of both. *both over one* is their throughput over that of one thread: 2 if they do not
+disturb each other, below 1 if they are slower together than one alone. Both are sampled in turns; a sample during which
+somebody else was given one of the two processors is taken again. To be met: 1.3 of one thread or 0.9 of two threads on
+one shared atomic add, which nothing that writes one word and does anything else can have; a bulkhead 0.9 of two threads
+on a tokio semaphore.
+
+{shared}
+## Memory
+
+Of {stacks} full stacks at rest, each with policies of its own, and of {calls} calls in flight through them: polled once,
+timers armed, each in a box of its own. Bytes that were asked of the allocator, and what the system gave the process for
+each call.
+
+{memory}
 ## What to know when comparing
 
 {NOTES}"

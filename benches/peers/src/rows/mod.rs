@@ -6,6 +6,7 @@
 
 mod breaker;
 mod bulkhead;
+mod contention;
 mod fallback;
 mod floor;
 mod full;
@@ -13,6 +14,7 @@ mod hedge;
 mod retry;
 mod timeout;
 
+pub use contention::rows as shared;
 pub(crate) use floor::CLOCK;
 pub(crate) use full::NAME as FULL;
 
