@@ -28,6 +28,8 @@ const SAMPLE: Duration = Duration::from_micros(250);
 const BATCH: u32 = 100;
 /// A sample during which somebody else got a processor is taken again, at most so often.
 const TRIES: u32 = 50;
+/// Of fewer rounds nothing is said.
+const FEWEST: usize = 15;
 /// Both together are to do so many times what one does alone, ...
 const GAIN: f64 = 1.3;
 /// ... or so much of what the same two threads do on what they are compared with.
@@ -68,7 +70,7 @@ pub struct Row {
 /// All rows, measured.
 pub struct Contention {
     rows: Vec<Row>,
-    /// Samples that were taken though somebody else used the processors, since they did so all the time.
+    /// Samples that could not be taken, since somebody else used the processors all the time.
     disturbed: u32,
     samples: u32,
 }
@@ -158,7 +160,7 @@ fn turns() -> Option<String> {
     Some(said.split_once(' ')?.1.to_owned())
 }
 
-/// Samples until nobody takes a processor away meanwhile, but not for ever.
+/// Samples until nobody takes a processor away meanwhile, but not for ever: then there is no sample in this round.
 fn sample(samples: &mut Vec<f64>, disturbed: &mut u32, take: impl Fn() -> (f64, bool)) {
     for _ in 0..TRIES {
         let (nanos, undisturbed) = take();
@@ -168,7 +170,7 @@ fn sample(samples: &mut Vec<f64>, disturbed: &mut u32, take: impl Fn() -> (f64, 
         thread::sleep(SAMPLE);
     }
     *disturbed += 1;
-    samples.push(take().0);
+    samples.push(f64::NAN);
 }
 
 fn wait_for(flag: &AtomicBool) {
@@ -213,7 +215,7 @@ pub fn measure(rows: Vec<Row>, rounds: u32) -> Contention {
     Contention { rows, disturbed, samples }
 }
 
-/// A table of all rows, and how many of the samples are of no use.
+/// A table of all rows, and how many samples are missing.
 pub fn markdown(Contention { rows, disturbed, samples }: &Contention) -> String {
     let add = rows.iter().find(|row| row.name == ATOMIC).map(|row| &row.contestants[0]).expect("the floor");
     let mut text =
@@ -222,36 +224,46 @@ pub fn markdown(Contention { rows, disturbed, samples }: &Contention) -> String 
             .to_owned();
     for row in rows {
         for one in &row.contestants {
-            let gain = ratio(&one.alone, &one.both);
-            let over_add = ratio(&add.both, &one.both);
+            let (gain, over_add) = (ratio(&one.alone, &one.both), ratio(&add.both, &one.both));
             let verdict = verdict(row, one, gain, over_add);
-            let (alone, both) = (median(&one.alone), median(&one.both));
+            let (alone, both) = (nanos_of(&one.alone), nanos_of(&one.both));
+            let (gain, over_add) = (said(gain), said(over_add));
             let who = one.who.name();
-            let _ =
-                writeln!(text, "| {} | {who} | {alone:.1} | {both:.1} | {gain} | {over_add} | {verdict} |", row.name);
+            let _ = writeln!(text, "| {} | {who} | {alone} | {both} | {gain} | {over_add} | {verdict} |", row.name);
         }
     }
-    let _ = writeln!(text, "\nSamples taken though somebody else used the processors: {disturbed} of {samples}.");
+    let _ = writeln!(text, "\nSamples missing because the processors were never free: {disturbed} of {samples}.");
     text
 }
 
-fn verdict(row: &Row, one: &Shared, gain: Estimate, over_add: Estimate) -> String {
+fn verdict(row: &Row, one: &Shared, gain: Option<Estimate>, over_add: Option<Estimate>) -> String {
     let met = |met: bool| if met { "met" } else { "**missed**" };
-    match row.target {
-        _ if one.who != Who::Withstand => String::new(),
-        Target::None => String::new(),
-        Target::Atomic => met(gain.high >= GAIN || over_add.high >= SHARE).to_owned(),
-        Target::Semaphore => {
-            let semaphore = row.contestants.iter().find(|one| one.who == Who::HandMade).expect("a semaphore");
-            let share = ratio(&semaphore.both, &one.both);
-            format!("{share} of the semaphore's: {}", met(share.high >= SHARE))
-        }
+    if one.who != Who::Withstand || row.target == Target::None {
+        return String::new();
     }
+    let (Some(gain), Some(over_add)) = (gain, over_add) else { return "not measured".to_owned() };
+    if row.target == Target::Atomic {
+        return met(gain.high >= GAIN || over_add.high >= SHARE).to_owned();
+    }
+    let semaphore = row.contestants.iter().find(|one| one.who == Who::HandMade).expect("a semaphore");
+    let share = ratio(&semaphore.both, &one.both);
+    format!("{} of the semaphore's: {}", said(share), met(share.is_some_and(|share| share.high >= SHARE)))
 }
 
-/// Of throughputs, so of times the other way round.
-fn ratio(theirs: &[f64], ours: &[f64]) -> Estimate {
-    Estimate::of(theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours))
+/// Of throughputs, so of times the other way round. None of too few samples.
+fn ratio(theirs: &[f64], ours: &[f64]) -> Option<Estimate> {
+    let ratios: Vec<f64> =
+        theirs.iter().zip(ours).map(|(theirs, ours)| theirs / ours).filter(|sample| !sample.is_nan()).collect();
+    (ratios.len() >= FEWEST).then(|| Estimate::of(ratios))
+}
+
+fn said(estimate: Option<Estimate>) -> String {
+    estimate.map_or_else(|| "-".to_owned(), |estimate| estimate.to_string())
+}
+
+fn nanos_of(samples: &[f64]) -> String {
+    let there: Vec<f64> = samples.iter().copied().filter(|sample| !sample.is_nan()).collect();
+    if there.is_empty() { "-".to_owned() } else { format!("{:.1}", median(&there)) }
 }
 
 /// Something that two threads share, and what each does with it. `state` is made once; `nth` counts the calls of a

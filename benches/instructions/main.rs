@@ -3,10 +3,13 @@
 //! ```text
 //! cargo bench --bench instructions               # compares, and fails if a row has grown by more than 5 %
 //! cargo bench --bench instructions -- renew      # writes what is so now
+//! CARGO_PROFILE_BENCH_DEBUG=line-tables-only cargo bench --bench instructions -- parts
 //! ```
 //!
 //! Unlike times, counts do not depend on what else the machine does. They are taken by valgrind's callgrind, where it is
 //! installed, and compared only on the version of Rust and the kind of machine that the file names.
+
+mod parts;
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +25,7 @@ use std::{
 };
 
 use tokio::runtime::Builder;
-use withstand::{Bulkhead, CircuitBreaker, Fallback, Hedge, Pipeline, Retry, Timeout};
+use withstand::{Backoff, Bulkhead, CircuitBreaker, Fallback, Hedge, Jitter, Pipeline, Retry, Timeout};
 
 /// Growth of a row, in percent, that is no news.
 const TOLERANCE: u64 = 5;
@@ -34,6 +37,10 @@ fn seconds(n: u64) -> Duration {
 
 async fn ready() -> Result<u64, u64> {
     black_box(Ok(1))
+}
+
+async fn failing() -> Result<u64, u64> {
+    black_box(Err(1))
 }
 
 /// What every real call does: it waits once.
@@ -69,7 +76,11 @@ const ROWS: &[Row] = rows! {
     "pipeline without layers": Pipeline::builder("empty").build().unwrap(), ready;
     "timeout": Timeout::new(seconds(1)).unwrap(), ready;
     "timeout, pending once": Timeout::new(seconds(1)).unwrap(), pending_once;
+    "four timeouts": timeouts(), ready;
+    "four timeouts, pending once": timeouts(), pending_once;
     "retry": Retry::builder().build().unwrap(), ready;
+    "retry, two attempts": at_once(2), failing;
+    "retry, four attempts": at_once(4), failing;
     "bulkhead": Bulkhead::builder().limit(100).build().unwrap(), ready;
     "bulkhead with a queue": Bulkhead::builder().limit(100).queue(10).build().unwrap(), ready;
     "bulkhead, full": Bulkhead::builder().limit(0).build().unwrap(), ready;
@@ -86,6 +97,17 @@ const ROWS: &[Row] = rows! {
     "standard, pending once": Pipeline::standard("standard").build().unwrap(), pending_once;
     "standard, hedged": Pipeline::standard_hedged("hedged").build().unwrap(), ready;
 };
+
+fn timeouts() -> Pipeline<impl withstand::Policy<u64, u64>, impl withstand::Classify<u64, u64>> {
+    let pipeline = Pipeline::builder("timeouts").timeout(seconds(4)).timeout(seconds(3)).timeout(seconds(2));
+    pipeline.timeout(seconds(1)).build().unwrap()
+}
+
+/// So many attempts, without a wait between them.
+fn at_once(attempts: u32) -> Retry {
+    let backoff = Backoff::constant(Duration::ZERO).jitter(Jitter::None);
+    Retry::builder().max_attempts(attempts).backoff(backoff).without_budget().build().unwrap()
+}
 
 fn full() -> Pipeline<impl withstand::Policy<u64, u64>, impl withstand::Classify<u64, u64>> {
     Pipeline::builder("full")
@@ -176,6 +198,10 @@ fn compare(renew: bool) -> ExitCode {
 fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let words: Vec<_> = arguments.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
+    if words.contains(&"parts") {
+        parts::print(ROWS.iter().map(|(name, _)| *name));
+        return ExitCode::SUCCESS;
+    }
     let ["run", row, calls] = words[..] else {
         return compare(words.contains(&"renew"));
     };
