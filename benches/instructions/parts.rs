@@ -24,7 +24,9 @@ type Counts = [u64; PARTS.len()];
 /// Prints a table of all rows.
 pub(super) fn print(rows: impl Iterator<Item = &'static str>) {
     print!("{:<28}{:>8}", "instructions of one call", "all");
-    PARTS.iter().for_each(|(name, _)| print!("{name:>10}"));
+    for (name, _) in PARTS {
+        print!("{name:>10}");
+    }
     println!();
     for row in rows {
         let (Some(many), Some(few)) = (count(row, 2_000), count(row, 1_000)) else {
@@ -33,7 +35,9 @@ pub(super) fn print(rows: impl Iterator<Item = &'static str>) {
         };
         let each: Vec<_> = many.iter().zip(few).map(|(many, few)| many.saturating_sub(few) / 1_000).collect();
         print!("{row:<28}{:>8}", each.iter().sum::<u64>());
-        each.iter().for_each(|count| print!("{count:>10}"));
+        for count in each {
+            print!("{count:>10}");
+        }
         println!();
     }
 }
