@@ -270,6 +270,23 @@ async fn slow_calls_open_at_their_own_rate() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn slow_successes_count_in_a_window_that_is_full_of_plain_ones() {
+    let breaker = counting(4).min_calls(4).slow_call(ms(100)).slow_rate(0.5).build().unwrap();
+    let call = async |takes| {
+        let answer = breaker.call(|| async move { Ok::<_, Verdict>(sleep(takes).await) }).await;
+        assert_eq!(answer, Ok(()));
+        breaker.snapshot().slow_rate
+    };
+    for _ in 0..6 {
+        call(1).await;
+    }
+    assert_eq!(call(100).await, Some(0.25));
+    assert!(breaker.state() == CircuitState::Closed);
+    call(100).await;
+    assert!(breaker.state().is_open());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_may_be_both_slow_and_a_failure_and_two_rates_open_once() {
     let users = Users::new(counting(2).slow_call(ms(100)).slow_rate(0.5));
     users.take(10, 'S').await.unwrap();
