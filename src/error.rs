@@ -184,13 +184,21 @@ impl<E> From<Rejection> for Error<E> {
 }
 
 /// A timeout or a deadline that ended a call: which, and what the call was doing.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("timed out: the {scope} limit of {limit:?} passed during {phase}{}", Made(*scope, *attempts))]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimedOut {
     pub(crate) limit: Duration,
     pub(crate) scope: Scope,
     pub(crate) phase: Phase,
     pub(crate) attempts: u32,
+}
+
+impl StdError for TimedOut {}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, scope, phase, attempts } = self;
+        write!(f, "timed out: the {scope} limit of {limit:?} passed during {phase}{}", Made(*scope, *attempts))
+    }
 }
 
 struct Made(Scope, u32);

@@ -273,8 +273,11 @@ async fn slow_calls_open_at_their_own_rate() {
 async fn slow_successes_count_in_a_window_that_is_full_of_plain_ones() {
     let breaker = counting(4).min_calls(4).slow_call(ms(100)).slow_rate(0.5).build().unwrap();
     let call = async |takes| {
-        let answer = breaker.call(|| async move { Ok::<_, Verdict>(sleep(takes).await) }).await;
-        assert_eq!(answer, Ok(()));
+        let answer = breaker.call(|| async move {
+            sleep(takes).await;
+            Ok::<_, Verdict>(takes)
+        });
+        assert_eq!(answer.await, Ok(takes));
         breaker.snapshot().slow_rate
     };
     for _ in 0..6 {
