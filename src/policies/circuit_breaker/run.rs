@@ -79,13 +79,14 @@ where
             return Poll::Pending;
         }
         if this.admitted.ticket.is_none() {
-            if let Err(refusal) = this.admitted.admit() {
-                *this.ended = true;
-                return Poll::Ready(this.admitted.breaker.refuse(refusal, this.admitted.cx));
-            }
-            if this.admitted.ticket.as_ref().is_some_and(Ticket::is_probe) {
+            match this.admitted.admit() {
+                Ok(Admission::Usual) => {}
                 // Made anew: the first one does not know that it is a probe.
-                this.attempt.set(Some((this.make)(*this.op, this.admitted.cx)));
+                Ok(Admission::Probe) => this.attempt.set(Some((this.make)(*this.op, this.admitted.cx))),
+                Err(refusal) => {
+                    *this.ended = true;
+                    return Poll::Ready(this.admitted.breaker.refuse(refusal, this.admitted.cx));
+                }
             }
         }
         let Some(attempt) = this.attempt.as_mut().as_pin_mut() else { return Poll::Pending };
@@ -94,12 +95,21 @@ where
         this.admitted.polling = false;
         let Poll::Ready(outcome) = poll else { return Poll::Pending };
         *this.ended = true;
-        let left =
-            if outcome.kind() == VerdictKind::Success { this.admitted.count_success() } else { Some(Left::Judgement) };
-        let Some(left) = left else { return Poll::Ready(outcome) };
+        let left = match outcome.kind() {
+            VerdictKind::Success => match this.admitted.count_success() {
+                None => return Poll::Ready(outcome),
+                Some(left) => left,
+            },
+            _ => Left::Judgement,
+        };
         this.attempt.set(None);
         Poll::Ready(this.admitted.conclude(left, outcome))
     }
+}
+
+enum Admission {
+    Usual,
+    Probe,
 }
 
 /// What is left to do about an outcome once the attempt is gone: a circuit changes, and tells so, only after that.
@@ -128,9 +138,9 @@ impl<'p, 'c> Admitted<'p, 'c> {
     }
 
     #[inline(always)]
-    fn admit(&mut self) -> Result<(), Refusal> {
-        let ticket = match self.breaker.shared.circuit.admit_if_closed() {
-            Some(ticket) => ticket,
+    fn admit(&mut self) -> Result<Admission, Refusal> {
+        let (ticket, admission) = match self.breaker.shared.circuit.admit_if_closed() {
+            Some(ticket) => (ticket, Admission::Usual),
             None => self.admit_unless_closed()?,
         };
         if self.breaker.shared.slow_call.is_some() {
@@ -138,21 +148,22 @@ impl<'p, 'c> Admitted<'p, 'c> {
         }
         self.started = self.cx.frame().attempts_started();
         self.ticket = Some(ticket);
-        Ok(())
+        Ok(admission)
     }
 
     #[cold]
-    fn admit_unless_closed(&mut self) -> Result<Ticket<'p>, Refusal> {
+    fn admit_unless_closed(&mut self) -> Result<(Ticket<'p>, Admission), Refusal> {
         let (shared, cx) = (&self.breaker.shared, self.cx);
         let mut changes = Vec::new();
         let admission = shared.circuit.admit(|| cx.moment(), cx.hedge() == 0, &mut changes);
         shared.announce(&changes, |event| cx.emit(&shared.id, || event));
         let ticket = admission?;
-        if ticket.is_probe() {
-            self.cx = cx.as_probe();
-            shared.sent(&ticket);
+        if !ticket.is_probe() {
+            return Ok((ticket, Admission::Usual));
         }
-        Ok(ticket)
+        self.cx = cx.as_probe();
+        shared.sent(&ticket);
+        Ok((ticket, Admission::Probe))
     }
 
     /// Most successes open and close nothing: those are counted at once, and nobody need wait for the attempt to be gone.
