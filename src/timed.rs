@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use crate::{
     alarm::Alarm,
@@ -23,19 +23,21 @@ use crate::{
 /// A timer that fires later than this means that the process stood still.
 pub(crate) const STALL: Duration = Duration::from_millis(100);
 
-/// Ends with what `inner` gives, or with [`Late`] once the time is up.
-///
-/// The inner future is always polled first, and asked for its alarm when it is first pending. An alarm that comes so late
-/// that the process must have stood still gives the rest of the process one turn to deliver what has arrived.
-#[pin_project]
-pub(crate) struct Timed<'a, F, D = Moment> {
-    #[pin]
-    inner: F,
-    call: &'a CallState,
-    alarm: Alarm,
-    due: D,
-    /// The timer was so late that the rest of the process got a turn.
-    stalled: bool,
+pin_project! {
+    /// Ends with what `inner` gives, or with [`Late`] once the time is up.
+    ///
+    /// The inner future is always polled first, and asked for its alarm when it is first pending. An alarm that comes
+    /// so late that the process must have stood still gives the rest of the process one turn to deliver what has
+    /// arrived.
+    pub(crate) struct Timed<'a, F, D = Moment> {
+        #[pin]
+        inner: F,
+        call: &'a CallState,
+        alarm: Alarm,
+        due: D,
+        // The timer was so late that the rest of the process got a turn.
+        stalled: bool,
+    }
 }
 
 /// The time was up, by so many nanoseconds.

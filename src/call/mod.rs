@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
 pub(crate) use operation::{Classified, Forwarded};
@@ -94,17 +94,19 @@ pub(crate) fn result<T, E>(outcome: Outcome<T, E>) -> Result<T, Error<E>> {
     outcome.result
 }
 
-/// A public call, with what is reported about it and what its caller wants of the outcome.
-//
-// Here and in the layers, what goes well keeps its outcome in registers: nobody refers to it, and nothing that can unwind
-// comes between its arrival and its return. What is referred to is written to memory and read again in every layer.
-#[pin_project]
-struct PublicCall<'a, F, Take> {
-    #[pin]
-    root: Root<'a, F>,
-    /// Outlives what runs inside, whose end is reported first.
-    report: CallReport<'a>,
-    take: Take,
+pin_project! {
+    /// A public call, with what is reported about it and what its caller wants of the outcome.
+    //
+    // Here and in the layers, what goes well keeps its outcome in registers: nobody refers to it, and nothing that can
+    // unwind comes between its arrival and its return. What is referred to is written to memory and read again in every
+    // layer.
+    struct PublicCall<'a, F, Take> {
+        #[pin]
+        root: Root<'a, F>,
+        // Outlives what runs inside, whose end is reported first.
+        report: CallReport<'a>,
+        take: Take,
+    }
 }
 
 impl<T, E, F, R, Take> Future for PublicCall<'_, F, Take>
@@ -125,15 +127,16 @@ where
     }
 }
 
-/// The outermost future of a call. It voids, at the start of each poll, what the call knew about the present, and has the
-/// one timer of all that waits inside.
-#[pin_project]
-pub(crate) struct Root<'a, F> {
-    state: &'a CallState,
-    #[pin]
-    timer: Option<Sleep>,
-    #[pin]
-    inner: F,
+pin_project! {
+    /// The outermost future of a call. It voids, at the start of each poll, what the call knew about the present, and
+    /// has the one timer of all that waits inside.
+    pub(crate) struct Root<'a, F> {
+        state: &'a CallState,
+        #[pin]
+        timer: Option<Sleep>,
+        #[pin]
+        inner: F,
+    }
 }
 
 impl<'a, F> Root<'a, F> {

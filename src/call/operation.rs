@@ -7,7 +7,7 @@ use std::{
     task::{self, Poll},
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use super::report::AttemptReport;
 use crate::{
@@ -38,16 +38,17 @@ where
     }
 }
 
-/// An attempt of a [`Classified`] operation: written by hand, because an outcome that leaves an async block is moved once
-/// more than needed, and every call passes here.
-#[pin_project]
-struct ClassifiedAttempt<'o, 'c, F, Fut, C> {
-    operation: &'o Classified<'o, F, C>,
-    #[pin]
-    future: Option<Fut>,
-    /// Outlives the future: it tells how that ended.
-    report: AttemptReport<'c>,
-    ended: bool,
+pin_project! {
+    /// An attempt of a [`Classified`] operation: written by hand, because an outcome that leaves an async block is
+    /// moved once more than needed, and every call passes here.
+    struct ClassifiedAttempt<'o, 'c, F, Fut, C> {
+        operation: &'o Classified<'o, F, C>,
+        #[pin]
+        future: Option<Fut>,
+        // Outlives the future: it tells how that ended.
+        report: AttemptReport<'c>,
+        ended: bool,
+    }
 }
 
 impl<T, E, F, Fut, C> Future for ClassifiedAttempt<'_, '_, F, Fut, C>
@@ -180,12 +181,13 @@ impl<F> Drop for Pinned<'_, F> {
     }
 }
 
-/// Marks, while it polls, that the operation itself runs: a panic that passes through here is the operation's.
-#[pin_project]
-struct InOperation<'w, 'c, F> {
-    cx: &'w Context<'c>,
-    #[pin]
-    inner: F,
+pin_project! {
+    /// Marks, while it polls, that the operation itself runs: a panic that passes through here is the operation's.
+    struct InOperation<'w, 'c, F> {
+        cx: &'w Context<'c>,
+        #[pin]
+        inner: F,
+    }
 }
 
 impl<'w, 'c, F> InOperation<'w, 'c, F> {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use crate::{
     build::IntoLayer,
@@ -339,23 +339,26 @@ impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let replace = move |outcome| self.replace(outcome, cx);
-        Replaced { handles: &self.handles, replace, stage: Stage::Runs(op.attempt(cx)) }
+        Replaced { handles: &self.handles, replace, stage: Stage::Runs { attempt: op.attempt(cx) } }
     }
 }
 
-/// Written by hand, because an outcome that leaves an async block is moved once more than needed.
-#[pin_project]
-struct Replaced<'p, Replace, F, R> {
-    handles: &'p [VerdictKind],
-    replace: Replace,
-    #[pin]
-    stage: Stage<F, R>,
+pin_project! {
+    /// Written by hand, because an outcome that leaves an async block is moved once more than needed.
+    struct Replaced<'p, Replace, F, R> {
+        handles: &'p [VerdictKind],
+        replace: Replace,
+        #[pin]
+        stage: Stage<F, R>,
+    }
 }
 
-#[pin_project(project = Now)]
-enum Stage<F, R> {
-    Runs(#[pin] F),
-    Replaces(#[pin] R),
+pin_project! {
+    #[project = Now]
+    enum Stage<F, R> {
+        Runs { #[pin] attempt: F },
+        Replaces { #[pin] replacement: R },
+    }
 }
 
 impl<T, E, Replace, F, R> Future for Replaced<'_, Replace, F, R>
@@ -369,16 +372,16 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
-        if let Now::Runs(attempt) = this.stage.as_mut().project() {
+        if let Now::Runs { attempt } = this.stage.as_mut().project() {
             let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
             if !this.handles.contains(&outcome.kind()) {
                 return Poll::Ready(outcome);
             }
-            this.stage.set(Stage::Replaces((this.replace)(outcome)));
+            this.stage.set(Stage::Replaces { replacement: (this.replace)(outcome) });
         }
         match this.stage.project() {
-            Now::Replaces(replacement) => replacement.poll(task),
-            Now::Runs(_) => Poll::Pending,
+            Now::Replaces { replacement } => replacement.poll(task),
+            Now::Runs { .. } => Poll::Pending,
         }
     }
 }

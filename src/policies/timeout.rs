@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use crate::{
     build::{FOREVER, IntoLayer},
@@ -190,12 +190,13 @@ impl<T: Send, E: Send> Policy<T, E> for Timeout {
     }
 }
 
-/// The attempt inside, or what is to be said when its time is up.
-#[pin_project]
-struct Limited<'a, F> {
-    #[pin]
-    timed: Timed<'a, F, &'a Frame<'a>>,
-    notice: Notice<'a>,
+pin_project! {
+    /// The attempt inside, or what is to be said when its time is up.
+    struct Limited<'a, F> {
+        #[pin]
+        timed: Timed<'a, F, &'a Frame<'a>>,
+        notice: Notice<'a>,
+    }
 }
 
 impl<T, E, F: Future<Output = Outcome<T, E>>> Future for Limited<'_, F> {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use pin_project::{pin_project, pinned_drop};
+use pin_project_lite::pin_project;
 use tokio::sync::{AcquireError, SemaphorePermit};
 
 use super::{Bulkhead, Permit, Refusal, permits::Fair};
@@ -56,15 +56,24 @@ impl Bulkhead {
     }
 }
 
-/// A wait for a permit. One that is dropped with a permit it does not know of yet returns it as any other is returned:
-/// the semaphore by itself would give it to the next who waits, whatever debt there is. (And so it does if it is dropped in
-/// a turn that has used up tokio's cooperative budget: then the next permit pays.)
-#[pin_project(PinnedDrop)]
-pub(super) struct Queued<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
-    bulkhead: &'a Bulkhead,
-    #[pin]
-    acquire: F,
-    done: bool,
+pin_project! {
+    /// A wait for a permit. One that is dropped with a permit it does not know of yet returns it as any other is
+    /// returned: the semaphore by itself would give it to the next who waits, whatever debt there is. (And so it does
+    /// if it is dropped in a turn that has used up tokio's cooperative budget: then the next permit pays.)
+    pub(super) struct Queued<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> {
+        bulkhead: &'a Bulkhead,
+        #[pin]
+        acquire: F,
+        done: bool,
+    }
+
+    impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> PinnedDrop for Queued<'a, F> {
+        fn drop(this: Pin<&mut Self>) {
+            if !this.done {
+                drop(this.poll(&mut task::Context::from_waker(Waker::noop())));
+            }
+        }
+    }
 }
 
 /// Waits for a permit, without limit.
@@ -87,15 +96,6 @@ impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> Future f
             permit.forget();
             Permit { bulkhead: this.bulkhead }
         })
-    }
-}
-
-#[pinned_drop]
-impl<'a, F: Future<Output = Result<SemaphorePermit<'a>, AcquireError>>> PinnedDrop for Queued<'a, F> {
-    fn drop(self: Pin<&mut Self>) {
-        if !self.done {
-            drop(self.poll(&mut task::Context::from_waker(Waker::noop())));
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     task::{self, Poll},
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use super::{Bulkhead, Permit, Refusal};
 use crate::{
@@ -19,32 +19,36 @@ impl<T: Send, E: Send> Policy<T, E> for Bulkhead {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let (wait, make) = (Bulkhead::wait, |op: Op, cx| op.attempt(cx));
-        Bounded { bulkhead: self, cx, op, wait, make, stage: Stage::Runs(make(op, cx)), permit: None, ended: false }
+        let stage = Stage::Runs { attempt: make(op, cx) };
+        Bounded { bulkhead: self, cx, op, wait, make, stage, permit: None, ended: false }
     }
 }
 
-/// Written by hand, because an outcome that leaves an async block is moved once more than needed.
-#[pin_project]
-struct Bounded<'p, 'c, Op, Wait, Make, F, W> {
-    bulkhead: &'p Bulkhead,
-    cx: Context<'c>,
-    op: Op,
-    wait: Wait,
-    make: Make,
-    #[pin]
-    stage: Stage<F, W>,
-    /// Given back when the attempt has ended, though that stands in its place until the layer is dropped. Outlives one that
-    /// is dropped before, whose resources are free before another one begins.
-    permit: Option<Permit<'p>>,
-    ended: bool,
+pin_project! {
+    /// Written by hand, because an outcome that leaves an async block is moved once more than needed.
+    struct Bounded<'p, 'c, Op, Wait, Make, F, W> {
+        bulkhead: &'p Bulkhead,
+        cx: Context<'c>,
+        op: Op,
+        wait: Wait,
+        make: Make,
+        #[pin]
+        stage: Stage<F, W>,
+        // Given back when the attempt has ended, though that stands in its place until the layer is dropped. Outlives
+        // one that is dropped before, whose resources are free before another one begins.
+        permit: Option<Permit<'p>>,
+        ended: bool,
+    }
 }
 
-#[pin_project(project = Now)]
-enum Stage<F, W> {
-    /// From the start: an attempt stands where it is made, and is not polled before there is a permit.
-    Runs(#[pin] F),
-    /// In the place of the attempt, which is made anew.
-    Queued(#[pin] W),
+pin_project! {
+    #[project = Now]
+    enum Stage<F, W> {
+        /// From the start: an attempt stands where it is made, and is not polled before there is a permit.
+        Runs { #[pin] attempt: F },
+        /// In the place of the attempt, which is made anew.
+        Queued { #[pin] wait: W },
+    }
 }
 
 impl<'p, 'c, T, E, Op, Wait, Make, F, W> Future for Bounded<'p, 'c, Op, Wait, Make, F, W>
@@ -65,21 +69,21 @@ where
         }
         while this.permit.is_none() {
             let refusal = match this.stage.as_mut().project() {
-                Now::Runs(_) => match this.bulkhead.try_permit() {
+                Now::Runs { .. } => match this.bulkhead.try_permit() {
                     Some(permit) => {
                         *this.permit = Some(permit);
                         break;
                     }
                     None if this.bulkhead.queue > 0 && this.cx.hedge() == 0 => {
-                        this.stage.set(Stage::Queued((this.wait)(this.bulkhead, *this.cx)));
+                        this.stage.set(Stage::Queued { wait: (this.wait)(this.bulkhead, *this.cx) });
                         continue;
                     }
                     None => Refusal::Full,
                 },
-                Now::Queued(wait) => match wait.poll(task) {
+                Now::Queued { wait } => match wait.poll(task) {
                     Poll::Ready(Ok(permit)) => {
                         *this.permit = Some(permit);
-                        this.stage.set(Stage::Runs((this.make)(*this.op, *this.cx)));
+                        this.stage.set(Stage::Runs { attempt: (this.make)(*this.op, *this.cx) });
                         break;
                     }
                     Poll::Ready(Err(refusal)) => refusal,
@@ -89,7 +93,7 @@ where
             *this.ended = true;
             return Poll::Ready(refusal.outcome(this.bulkhead, *this.cx));
         }
-        let Now::Runs(attempt) = this.stage.as_mut().project() else { return Poll::Pending };
+        let Now::Runs { attempt } = this.stage.as_mut().project() else { return Poll::Pending };
         let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
         *this.ended = true;
         match this.permit.take().and_then(Permit::count_out) {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use super::{CircuitBreaker, builder::DEFAULT_LEASE};
 use crate::{
@@ -51,17 +51,18 @@ impl CircuitBreaker {
     }
 }
 
-/// The attempt inside, under the eyes of its admission: written by hand, because an outcome that leaves an async block
-/// is moved once more than needed.
-#[pin_project]
-struct Watched<'p, 'c, Op, Make, F> {
-    op: Op,
-    make: Make,
-    #[pin]
-    attempt: Option<F>,
-    /// Outlives the attempt: what that held is free by the time that the circuit changes.
-    admitted: Admitted<'p, 'c>,
-    ended: bool,
+pin_project! {
+    /// The attempt inside, under the eyes of its admission: written by hand, because an outcome that leaves an async
+    /// block is moved once more than needed.
+    struct Watched<'p, 'c, Op, Make, F> {
+        op: Op,
+        make: Make,
+        #[pin]
+        attempt: Option<F>,
+        // Outlives the attempt: what that held is free by the time that the circuit changes.
+        admitted: Admitted<'p, 'c>,
+        ended: bool,
+    }
 }
 
 impl<'c, T, E, Op, Make, F> Future for Watched<'_, 'c, Op, Make, F>

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use pin_project::pin_project;
+use pin_project_lite::pin_project;
 
 use super::{Retry, spread};
 use crate::{
@@ -27,29 +27,32 @@ impl<T: Send, E: Send> Policy<T, E> for Retry {
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let go_on = move |series, next| Series::go_on(series, op, next);
         let first = op.attempt(cx.with_attempt(cx.attempt()));
-        Repeated { retry: self, cx, go_on, started: Moment::NEVER, stage: Stage::First(first) }
+        Repeated { retry: self, cx, go_on, started: Moment::NEVER, stage: Stage::First { attempt: first } }
     }
 }
 
-/// Written by hand, because an outcome that leaves an async block is moved once more than needed: the first attempt
-/// stands where it is made, and its success goes out as it came.
-#[pin_project]
-struct Repeated<'p, 'c, GoOn, F, Rest> {
-    retry: &'p Retry,
-    cx: Context<'c>,
-    go_on: GoOn,
-    /// When the first attempt began; kept only if something depends on it.
-    started: Moment,
-    #[pin]
-    stage: Stage<F, Rest>,
+pin_project! {
+    /// Written by hand, because an outcome that leaves an async block is moved once more than needed: the first attempt
+    /// stands where it is made, and its success goes out as it came.
+    struct Repeated<'p, 'c, GoOn, F, Rest> {
+        retry: &'p Retry,
+        cx: Context<'c>,
+        go_on: GoOn,
+        // When the first attempt began; kept only if something depends on it.
+        started: Moment,
+        #[pin]
+        stage: Stage<F, Rest>,
+    }
 }
 
-#[pin_project(project = Now)]
-enum Stage<F, Rest> {
-    First(#[pin] F),
-    /// The attempts after the first, which did not succeed.
-    Rest(#[pin] Rest),
-    Over,
+pin_project! {
+    #[project = Now]
+    enum Stage<F, Rest> {
+        First { #[pin] attempt: F },
+        /// The attempts after the first, which did not succeed.
+        Rest { #[pin] rest: Rest },
+        Over,
+    }
 }
 
 impl<'p, 'c, T, E, GoOn, F, Rest> Future for Repeated<'p, 'c, GoOn, F, Rest>
@@ -63,7 +66,7 @@ where
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
-        if let Now::First(attempt) = this.stage.as_mut().project() {
+        if let Now::First { attempt } = this.stage.as_mut().project() {
             if this.retry.max_elapsed.is_some() && *this.started == Moment::NEVER {
                 *this.started = this.cx.moment();
             }
@@ -75,12 +78,12 @@ where
             let mut series = Series::new(this.retry, *this.cx, *this.started);
             match series.judge(outcome) {
                 Judgement::Done(outcome) => return Poll::Ready(outcome),
-                Judgement::Again { next } => this.stage.set(Stage::Rest((this.go_on)(series, next))),
+                Judgement::Again { next } => this.stage.set(Stage::Rest { rest: (this.go_on)(series, next) }),
             }
         }
         match this.stage.project() {
-            Now::Rest(rest) => rest.poll(task),
-            Now::First(_) | Now::Over => Poll::Pending,
+            Now::Rest { rest } => rest.poll(task),
+            Now::First { .. } | Now::Over => Poll::Pending,
         }
     }
 }
