@@ -9,6 +9,7 @@ use crate::{
     event::{EventKind, PolicyId},
     layer::BudgetInfo,
     outcome::{Outcome, VerdictKind},
+    snapshot::BudgetSnapshot,
 };
 
 /// Bounds the extra load that retries and hedges put on a dependency: successes fund it, repeats spend it.
@@ -133,6 +134,10 @@ impl RetryBudget {
             Edge::Emptied => EventKind::BudgetEmptied { balance, cap },
             Edge::Refilled => EventKind::BudgetRefilled { balance, cap },
         });
+    }
+
+    pub(crate) fn snapshot(&self) -> BudgetSnapshot {
+        BudgetSnapshot::new(self.balance(), self.cap(), self.ratio())
     }
 
     pub(crate) fn info(&self) -> BudgetInfo {

@@ -319,7 +319,7 @@ impl<'a> Frame<'a> {
     /// relies on that, and sets no timer.
     #[must_use]
     pub fn with_limit(cx: Context<'a>, limit: Duration) -> Self {
-        let frame = Self::with_limit_once_pending(cx, limit);
+        let frame = Self::with_limit_once_pending(cx, nanos(limit));
         frame.deadline();
         frame
     }
@@ -327,8 +327,8 @@ impl<'a> Frame<'a> {
     /// The same, except that the time begins when somebody first asks for the deadline. Whoever ends the attempt at it
     /// asks when the attempt is first pending; what is ready at once costs no reading of the clock.
     #[inline(always)]
-    pub(crate) fn with_limit_once_pending(cx: Context<'a>, limit: Duration) -> Self {
-        Self::inside(cx.frame, cx.frame.telemetry, nanos(limit), cx.scope())
+    pub(crate) fn with_limit_once_pending(cx: Context<'a>, limit_nanos: u64) -> Self {
+        Self::inside(cx.frame, cx.frame.telemetry, limit_nanos, cx.scope())
     }
 
     pub(crate) fn with_telemetry(cx: Context<'a>, telemetry: &'a Telemetry) -> Self {

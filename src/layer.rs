@@ -1,10 +1,12 @@
 //! What a layer tells about itself as data.
 
-use std::{fmt, num::NonZeroU32, time::Duration};
+use std::{any::Any, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
+    engine::moment::Moment,
     event::{Kind, PolicyId},
     name::Name,
+    snapshot::LayerState,
 };
 
 /// A layer of a pipeline as data: its name, its settings, and the bounds it keeps.
@@ -33,6 +35,7 @@ pub struct LayerInfo {
     pub(crate) id: PolicyId,
     pub(crate) settings: Vec<(&'static str, String)>,
     pub(crate) role: Role,
+    pub(crate) live: Option<LiveLayer>,
 }
 
 impl LayerInfo {
@@ -51,7 +54,13 @@ impl LayerInfo {
     }
 
     pub(crate) fn new(id: PolicyId, role: Role) -> Self {
-        Self { id, settings: Vec::new(), role }
+        Self { id, settings: Vec::new(), role, live: None }
+    }
+
+    /// With the policy itself, for who looks after pipelines that run.
+    pub(crate) fn live(mut self, policy: Arc<dyn Live>) -> Self {
+        self.live = Some(LiveLayer(policy));
+        self
     }
 
     /// The same as part of a pipeline that is itself a layer.
@@ -101,6 +110,44 @@ impl LayerInfo {
     #[must_use]
     pub fn settings(&self) -> &[(&'static str, String)] {
         &self.settings
+    }
+}
+
+/// A policy behind its description: what can be asked of it and done to it while calls run.
+pub(crate) trait Live: Send + Sync {
+    /// Its description as it is now.
+    fn info(&self) -> LayerInfo;
+
+    /// What it keeps.
+    fn state(&self) -> LayerState {
+        LayerState::None
+    }
+
+    /// Before this moment it must not be forgotten.
+    #[allow(dead_code, reason = "asked by what keeps many pipelines")]
+    fn keep_until(&self) -> Moment {
+        Moment::from_nanos(0)
+    }
+
+    /// Refuses every call for as long as what this gives is held; none if it is nothing that can be held open.
+    fn isolate(self: Arc<Self>) -> Option<Hold> {
+        None
+    }
+
+    /// Begins anew.
+    fn reset(&self) {}
+}
+
+/// Holds a circuit open.
+pub(crate) type Hold = Box<dyn Any + Send + Sync>;
+
+/// A [`Live`] policy, which shows nothing of itself.
+#[derive(Clone)]
+pub(crate) struct LiveLayer(pub(crate) Arc<dyn Live>);
+
+impl fmt::Debug for LiveLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LiveLayer")
     }
 }
 

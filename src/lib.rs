@@ -121,12 +121,14 @@ mod engine;
 mod error;
 mod event;
 mod explain;
+mod handle;
 mod layer;
 mod name;
 mod outcome;
 mod pipeline;
 mod policies;
 mod policy;
+mod snapshot;
 mod timed;
 
 pub use bounds::{Amplification, Bound};
@@ -141,6 +143,7 @@ pub use event::{
     Observer, Observers, PolicyId, RetryStop, Trigger, WaitEnd,
 };
 pub use explain::{Plan, Warning, WarningKind};
+pub use handle::{PipelineHandle, Registry};
 pub use layer::LayerInfo;
 pub use name::Name;
 pub use outcome::{
@@ -151,15 +154,17 @@ pub use pipeline::{
 };
 pub use policies::{
     bulkhead::{Bulkhead, BulkheadBuilder, Permit},
-    circuit_breaker::{
-        CircuitBreaker, CircuitBreakerBuilder, CircuitSnapshot, CircuitState, Isolation, StateChanges, Ticket,
-    },
+    circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, Isolation, StateChanges, Ticket},
     fallback::{Fallback, FallbackBuilder, FromError, FromFuture, FromOutcome, Substitute, Value},
     hedge::{Hedge, HedgeBuilder, HedgeDelay},
     retry::{Retry, RetryBuilder},
     timeout::{Timeout, TimeoutBuilder},
 };
 pub use policy::{BoxPolicy, Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack};
+pub use snapshot::{
+    BudgetSnapshot, BulkheadSnapshot, CircuitSnapshot, CircuitState, HedgeSnapshot, LayerSnapshot, LayerState,
+    PipelineSnapshot, RetrySnapshot, Transition,
+};
 
 /// The examples of the README, so that they compile and run.
 #[cfg(doctest)]

@@ -9,6 +9,7 @@ use crate::{
     error::{ConfigError, Error},
     event::{Kind, Observer, Telemetry},
     explain::{self, Plan},
+    handle::{Managed, PipelineHandle, Registry},
     layer::LayerInfo,
     name::Name,
     outcome::{Classification, Classify, ClassifyErrors, ClassifyResults, DefaultClassifier, Outcome},
@@ -133,12 +134,11 @@ use crate::{
 /// # Panics
 ///
 /// A call that has to wait for a timer panics in a runtime that has none (`enable_time`), as tokio's own timers do.
-#[derive(Debug)]
 pub struct Pipeline<P, C = DefaultClassifier> {
     policy: P,
     classifier: C,
     classified: bool,
-    name: Name,
+    managed: Arc<Managed>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -234,6 +234,16 @@ const STANDARD_ATTEMPT: Duration = Duration::from_secs(1);
 
 fn standard_breaker() -> CircuitBreakerBuilder {
     CircuitBreaker::builder().slow_call(Duration::from_millis(800)).jitter(0.1)
+}
+
+impl<P: fmt::Debug, C: fmt::Debug> fmt::Debug for Pipeline<P, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("name", &self.managed.name)
+            .field("policy", &self.policy)
+            .field("classifier", &self.classifier)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<P, C> Pipeline<P, C> {
@@ -430,8 +440,14 @@ impl<P, C> Pipeline<P, C> {
 
     /// The name.
     #[must_use]
-    pub const fn name(&self) -> &Name {
-        &self.name
+    pub fn name(&self) -> &Name {
+        &self.managed.name
+    }
+
+    /// A handle for who looks after it while it runs.
+    #[must_use]
+    pub fn handle(&self) -> PipelineHandle {
+        PipelineHandle::new(self.managed.clone())
     }
 }
 
@@ -441,7 +457,7 @@ impl<P: Describe, C> Pipeline<P, C> {
     pub fn explain(&self) -> Plan {
         let mut layers = Vec::new();
         self.policy.describe(&mut layers);
-        Plan::new(self.name.clone(), layers, self.classified)
+        Plan::new(self.managed.name.clone(), layers, self.classified)
     }
 }
 
@@ -450,7 +466,7 @@ impl<P: Describe, C> Describe for Pipeline<P, C> {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
         let mut layers = Vec::new();
         self.policy.describe(&mut layers);
-        out.extend(layers.into_iter().map(|layer| layer.in_pipeline(&self.name)));
+        out.extend(layers.into_iter().map(|layer| layer.in_pipeline(&self.managed.name)));
     }
 
     fn attach(&self, site: &Site<'_>) {
@@ -591,14 +607,16 @@ impl<L, C> PipelineBuilder<L, C> {
         L: BuildLayers<Around<PassThrough>: Describe>,
     {
         let Self { name, layers, classifier, classified, observer, .. } = self;
-        let policy = built(&name, layers).map_err(|error| error.in_pipeline(&name))?;
+        let (policy, described) = built(&name, layers).map_err(|error| error.in_pipeline(&name))?;
         let telemetry = Arc::new(Telemetry { pipeline: Some(name.clone()), observer });
         policy.attach(&Site { telemetry: &telemetry, inside: &[] });
-        Ok(Pipeline { policy, classifier, classified, name, telemetry })
+        let managed = Managed::new(name, classified, described, &telemetry);
+        Registry::global().enter(&managed);
+        Ok(Pipeline { policy, classifier, classified, managed, telemetry })
     }
 }
 
-fn built<L>(name: &Name, layers: L) -> Result<L::Around<PassThrough>, ConfigError>
+fn built<L>(name: &Name, layers: L) -> Result<(L::Around<PassThrough>, Vec<LayerInfo>), ConfigError>
 where
     L: BuildLayers<Around<PassThrough>: Describe>,
 {
@@ -609,7 +627,7 @@ where
     let mut described = Vec::new();
     policy.describe(&mut described);
     explain::validate(&described)?;
-    Ok(policy)
+    Ok((policy, described))
 }
 
 /// A layer that a [`PipelineBuilder`] has yet to build.

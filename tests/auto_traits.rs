@@ -4,15 +4,16 @@
 use std::{cell::Cell, future::Future, io, rc::Rc, time::Duration};
 
 use withstand::{
-    Amplification, Attempt, AttemptEnd, Backoff, BackoffStep, Bound, BoxPolicy, Built, Bulkhead, BulkheadBuilder,
-    CallOptions, CallOutcome, CircuitBreaker, CircuitBreakerBuilder, CircuitSnapshot, CircuitState, Classification,
-    ClassifyErrors, ClassifyResults, ClosedBy, ConfigError, Context, DefaultClassifier, Error, Event, EventKind,
-    Fallback, FallbackBuilder, FallbackEnd, Frame, FromError, FromFuture, FromOutcome, Hedge, HedgeBuilder, HedgeDelay,
-    HedgeSuppression, HedgeTrigger, Idempotency, Isolation, Jitter, Kind, LayerInfo, Level, Name, Observers, Opening,
-    Outcome, PassThrough, Permit, Phase, Pipeline, PipelineBuilder, Plan, PolicyId, Priority, Reason, Recorded,
-    Rejection, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetryStop, Scope, Site, Stack,
-    StandardHedgedLayers, StandardLayers, StateChanges, Ticket, TimedOut, Timeout, TimeoutBuilder, Trigger, Unbuilt,
-    Value, Verdict, VerdictKind, WaitEnd, Warning, WarningKind,
+    Amplification, Attempt, AttemptEnd, Backoff, BackoffStep, Bound, BoxPolicy, BudgetSnapshot, Built, Bulkhead,
+    BulkheadBuilder, BulkheadSnapshot, CallOptions, CallOutcome, CircuitBreaker, CircuitBreakerBuilder,
+    CircuitSnapshot, CircuitState, Classification, ClassifyErrors, ClassifyResults, ClosedBy, ConfigError, Context,
+    DefaultClassifier, Error, Event, EventKind, Fallback, FallbackBuilder, FallbackEnd, Frame, FromError, FromFuture,
+    FromOutcome, Hedge, HedgeBuilder, HedgeDelay, HedgeSnapshot, HedgeSuppression, HedgeTrigger, Idempotency,
+    Isolation, Jitter, Kind, LayerInfo, LayerSnapshot, LayerState, Level, Name, Observers, Opening, Outcome,
+    PassThrough, Permit, Phase, Pipeline, PipelineBuilder, PipelineHandle, PipelineSnapshot, Plan, PolicyId, Priority,
+    Reason, Recorded, Registry, Rejection, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetrySnapshot,
+    RetryStop, Scope, Site, Stack, StandardHedgedLayers, StandardLayers, StateChanges, Ticket, TimedOut, Timeout,
+    TimeoutBuilder, Transition, Trigger, Unbuilt, Value, Verdict, VerdictKind, WaitEnd, Warning, WarningKind,
 };
 
 macro_rules! is {
@@ -53,7 +54,8 @@ is!(
     PipelineBuilder<PassThrough>, Plan, PolicyId, Priority, Reason, Recorded, Rejection, Retry, RetryBudget,
     RetryBudgetBuilder, RetryBuilder, RetryStop, Scope, Site<'static>, Stack<Timeout, Retry>, StateChanges,
     Ticket<'static>, TimedOut, Timeout, TimeoutBuilder, Trigger, Unbuilt<Duration, Timeout>, Value<u32>, Verdict,
-    VerdictKind, WaitEnd, Warning, WarningKind;
+    VerdictKind, WaitEnd, Warning, WarningKind, BudgetSnapshot, BulkheadSnapshot, HedgeSnapshot, LayerSnapshot,
+    LayerState, PipelineHandle, PipelineSnapshot, Registry, RetrySnapshot, Transition;
     Send, Sync, Unpin
 );
 

@@ -9,10 +9,10 @@ use std::{
 /// The floors, from the ground up.
 const FLOORS: [&[&str]; 6] = [
     &["engine"],
-    &["name", "outcome", "error", "event", "clock", "alarm", "context", "layer"],
+    &["name", "outcome", "error", "event", "clock", "alarm", "context", "snapshot", "layer"],
     &["policy", "call", "timed", "budget", "bounds", "build"],
     &["policies"],
-    &["explain", "pipeline", "layers"],
+    &["explain", "handle", "pipeline", "layers"],
     &["lib"],
 ];
 

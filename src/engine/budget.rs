@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use super::{
     refused::Refused,
     sync::{AtomicU64, Ordering},
+    tuned::Tuned,
 };
 
 /// A balance of tokens in one word.
@@ -27,9 +28,9 @@ pub(crate) struct Budget {
     /// The balance in micro-tokens, and [`EMPTIED`].
     state: AtomicU64,
     /// What a success deposits, in micro-tokens.
-    deposit: u64,
+    deposit: Tuned<u64>,
     initial: u32,
-    cap: u32,
+    cap: Tuned<u32>,
     id: NonZeroU32,
 }
 
@@ -64,9 +65,7 @@ pub(crate) enum Withdrawal {
 impl Budget {
     /// `ratio` in `[0, 1]` is rounded to a millionth, but a positive one never to zero. `initial` and `cap` are whole tokens.
     pub(crate) fn new(ratio: f64, initial: u32, cap: u32) -> Result<Self, Refused> {
-        if !(0.0..=1.0).contains(&ratio) {
-            return Err(Refused { field: "ratio", value: ratio.to_string(), accepted: "a number from 0 to 1" });
-        }
+        check_ratio(ratio)?;
         if initial > cap {
             return Err(Refused {
                 field: "initial",
@@ -74,17 +73,32 @@ impl Budget {
                 accepted: "at most the cap",
             });
         }
-        Ok(Self { state: AtomicU64::new(micros(initial)), deposit: millionths(ratio), initial, cap, id: next_id() })
+        Ok(Self {
+            state: AtomicU64::new(micros(initial)),
+            deposit: Tuned::new(millionths(ratio)),
+            initial,
+            cap: Tuned::new(cap),
+            id: next_id(),
+        })
+    }
+
+    /// Changes ratio and cap. What the balance holds above the new cap is gone.
+    #[cfg(feature = "serde")]
+    pub(crate) fn set(&self, ratio: f64, cap: u32) {
+        self.deposit.set(millionths(ratio));
+        self.cap.set(cap);
+        // Nothing added: a balance above the cap comes down to it, here or by whoever still knew the old one.
+        let _no_news = self.add(0);
     }
 
     /// A success: adds the ratio, up to the cap.
     #[inline]
     pub(crate) fn deposit(&self) -> Option<Edge> {
         // Full is the usual case: no write, so that the successes of many cores share the word's cache line.
-        if balance(self.state.load(Ordering::Relaxed)) == micros(self.cap) {
+        if balance(self.state.load(Ordering::Relaxed)) == micros(self.cap.get()) {
             return None;
         }
-        self.add(self.deposit)
+        self.add(self.deposit.get())
     }
 
     /// A repeat that never reached the dependency: gives its token back, up to the cap.
@@ -119,7 +133,7 @@ impl Budget {
 
     /// The most tokens that the budget holds.
     pub(crate) fn cap(&self) -> u32 {
-        self.cap
+        self.cap.get()
     }
 
     /// The tokens that the budget began with.
@@ -129,7 +143,7 @@ impl Budget {
 
     /// What a success deposits, as a share of a token.
     pub(crate) fn ratio(&self) -> f64 {
-        tokens(self.deposit)
+        tokens(self.deposit.get())
     }
 
     /// Tells this budget from every other one in the process.
@@ -139,7 +153,7 @@ impl Budget {
     }
 
     fn add(&self, amount: u64) -> Option<Edge> {
-        let cap = micros(self.cap);
+        let cap = micros(self.cap.get());
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             let before = balance(state);
@@ -159,13 +173,20 @@ impl Budget {
 
     /// The balance from which an emptied budget counts as refilled. With a cap of zero it is never reached.
     fn refill_mark(&self) -> u64 {
-        (micros(self.cap) / 2).max(TOKEN)
+        (micros(self.cap.get()) / 2).max(TOKEN)
     }
 
     /// Weak, as it is always called in a loop; gives the current state where it is not `from`.
     fn replace(&self, from: u64, to: u64) -> Result<(), u64> {
         self.state.compare_exchange_weak(from, to, Ordering::Relaxed, Ordering::Relaxed).map(|_| ())
     }
+}
+
+pub(crate) fn check_ratio(ratio: f64) -> Result<(), Refused> {
+    if (0.0..=1.0).contains(&ratio) {
+        return Ok(());
+    }
+    Err(Refused { field: "ratio", value: ratio.to_string(), accepted: "a number from 0 to 1" })
 }
 
 /// A state without its flag.
@@ -406,7 +427,7 @@ mod tests {
                         budget.refund()
                     }
                     _ => {
-                        expected = (expected + budget.deposit).min(micros(cap));
+                        expected = (expected + budget.deposit.get()).min(micros(cap));
                         budget.deposit()
                     }
                 };

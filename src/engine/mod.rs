@@ -10,4 +10,5 @@ pub(crate) mod quantile;
 pub(crate) mod refused;
 pub(crate) mod rng;
 pub(crate) mod sync;
+pub(crate) mod tuned;
 pub(crate) mod window;

@@ -1,8 +1,10 @@
 //! Timeout: ends what takes too long.
 
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{self, Poll},
     time::Duration,
 };
@@ -13,9 +15,10 @@ use crate::{
     build::{FOREVER, IntoLayer},
     call::standalone_guard,
     context::{Context, Frame},
+    engine::tuned::Tuned,
     error::ConfigError,
     event::{Kind, PolicyId},
-    layer::{LayerInfo, Role},
+    layer::{LayerInfo, Live, Role},
     name::Name,
     outcome::Outcome,
     policy::{Describe, Operation, Policy},
@@ -95,10 +98,14 @@ use crate::{
 /// Outermost for the whole call, innermost for the attempt: inside the circuit breaker, so that it sees a timeout as the
 /// failure that it is. [`Pipeline::build`](crate::PipelineBuilder::build) refuses an attempt timeout that is not shorter
 /// than the total one.
-#[derive(Clone, Debug)]
 pub struct Timeout {
+    shared: Arc<Shared>,
+}
+
+/// What a handle on the pipeline sees as well.
+struct Shared {
     id: PolicyId,
-    limit: Duration,
+    limit: Tuned<Duration>,
 }
 
 impl Timeout {
@@ -116,10 +123,34 @@ impl Timeout {
         TimeoutBuilder { name: None, limit }
     }
 
+    fn of(id: PolicyId, limit: Duration) -> Self {
+        Self { shared: Arc::new(Shared { id, limit: Tuned::new(limit) }) }
+    }
+
     /// The limit.
     #[must_use]
-    pub const fn limit(&self) -> Duration {
-        self.limit
+    pub fn limit(&self) -> Duration {
+        self.shared.limit.get()
+    }
+}
+
+impl Live for Shared {
+    fn info(&self) -> LayerInfo {
+        let limit = self.limit.get();
+        LayerInfo::new(self.id.clone(), Role::Timeout { limit }).setting("limit", format_args!("{limit:?}"))
+    }
+}
+
+/// Another timeout of the same name and limit: what changes one of them does not change the other.
+impl Clone for Timeout {
+    fn clone(&self) -> Self {
+        Self::of(self.shared.id.clone(), self.limit())
+    }
+}
+
+impl fmt::Debug for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timeout").field("id", &self.shared.id).field("limit", &self.shared.limit).finish()
     }
 }
 
@@ -160,7 +191,7 @@ impl IntoLayer<Timeout> for TimeoutBuilder {
             let accepted = "more than 0s and at most 30 years; leave the layer out for no timeout";
             return Err(ConfigError::new("limit", value, accepted).in_policy(&id.name));
         }
-        Ok(Timeout { id, limit: self.limit })
+        Ok(Timeout::of(id, self.limit))
     }
 }
 
@@ -174,8 +205,7 @@ impl IntoLayer<Timeout> for Duration {
 
 impl Describe for Timeout {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        let role = Role::Timeout { limit: self.limit };
-        out.push(LayerInfo::new(self.id.clone(), role).setting("limit", format_args!("{:?}", self.limit)));
+        out.push(self.shared.info().live(self.shared.clone()));
     }
 }
 
@@ -183,9 +213,9 @@ impl<T: Send, E: Send> Policy<T, E> for Timeout {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         async move {
-            let frame = Frame::with_limit_once_pending(cx, self.limit);
+            let frame = Frame::with_limit_once_pending(cx, self.shared.limit.word());
             let timed = Timed::new(cx, &frame, op.attempt(cx.within(&frame)));
-            Limited { timed, notice: Notice { frame: &frame, id: &self.id, late: None } }.await
+            Limited { timed, notice: Notice { frame: &frame, id: &self.shared.id, late: None } }.await
         }
     }
 }

@@ -1,6 +1,10 @@
 //! Capped, saturating sequences of delays, and jitter.
 
+mod live;
+
 use std::{fmt, sync::Arc, time::Duration};
+
+pub(crate) use live::LiveBackoff;
 
 use super::{
     refused::Refused,

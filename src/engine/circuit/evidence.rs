@@ -7,6 +7,7 @@ use std::{
 
 use crate::engine::{
     moment::Moment,
+    tuned::Tuned,
     window::{CountWindow, Outcome, Run, Stale, Streak, Tally, TimeWindow},
 };
 
@@ -86,11 +87,12 @@ impl From<Cause> for Opening {
 pub(super) struct Evidence {
     time: Option<TimeWindow>,
     count: Option<CountWindow>,
-    streak: Option<(Streak, u32, Duration)>,
-    failure_rate: f64,
-    slow_rate: Option<f64>,
-    min_in_time: u32,
-    min_in_count: u32,
+    streak: Option<(Streak, Tuned<u32>, Tuned<Duration>)>,
+    failure_rate: Tuned<f64>,
+    slow_rate: Tuned<Option<f64>>,
+    min_calls: Tuned<u32>,
+    /// More calls than the window has room for would never be seen. Time has room for any number.
+    most_in_count: u32,
     /// How the last failure went, to tell if a success then fills the window. A lock of std's in the models too: it is
     /// only taken by what failed, and guards nothing else.
     last_failure: Mutex<&'static str>,
@@ -101,14 +103,29 @@ impl Evidence {
         Self {
             time: settings.time_window.map(TimeWindow::new),
             count: settings.count_window.map(CountWindow::new),
-            streak: settings.consecutive.map(|(length, span)| (Streak::new(), length, span)),
-            failure_rate: settings.failure_rate,
-            slow_rate: settings.slow_rate,
-            min_in_time: settings.min_calls,
-            // More calls than the window has room for would never be seen. Time has room for any number.
-            min_in_count: settings.count_window.map_or(settings.min_calls, |size| settings.min_calls.min(size)),
+            streak: settings.consecutive.map(|(length, span)| (Streak::new(), Tuned::new(length), Tuned::new(span))),
+            failure_rate: Tuned::new(settings.failure_rate),
+            slow_rate: Tuned::new(settings.slow_rate),
+            min_calls: Tuned::new(settings.min_calls),
+            most_in_count: settings.count_window.unwrap_or(u32::MAX),
             last_failure: Mutex::new(""),
         }
+    }
+
+    /// Changes the thresholds, and neither the windows nor what is in them.
+    #[cfg(feature = "serde")]
+    pub(super) fn set(&self, settings: &Settings) {
+        self.failure_rate.set(settings.failure_rate);
+        self.slow_rate.set(settings.slow_rate);
+        self.min_calls.set(settings.min_calls);
+        if let (Some((_, length, span)), Some((failures, over))) = (&self.streak, settings.consecutive) {
+            length.set(failures);
+            span.set(over);
+        }
+    }
+
+    fn min_in_count(&self) -> u32 {
+        self.min_calls.get().min(self.most_in_count)
     }
 
     /// Starts the generation knowing nothing. One thread at a time, and before any recorder learns the generation.
@@ -192,9 +209,9 @@ impl Evidence {
     /// The window to show to people, with its rates if it holds enough calls, and the run of failures.
     pub(super) fn view(&self, generation: u32, now: Moment) -> (Tally, bool, u32) {
         let (tally, min_calls) = match (&self.time, &self.count) {
-            (Some(time), _) => (time.tally(generation, now), self.min_in_time),
-            (None, Some(count)) => (count.tally(generation), self.min_in_count),
-            (None, None) => (Tally::default(), self.min_in_time),
+            (Some(time), _) => (time.tally(generation, now), self.min_calls.get()),
+            (None, Some(count)) => (count.tally(generation), self.min_in_count()),
+            (None, None) => (Tally::default(), self.min_calls.get()),
         };
         let known = tally.calls > 0 && tally.calls >= min_calls;
         let run = self.streak.as_ref().map_or(0, |(streak, ..)| streak.length(generation));
@@ -203,13 +220,14 @@ impl Evidence {
 
     fn tripped_by_rate(&self, in_time: Option<Tally>, in_count: Option<Tally>) -> Option<(Trigger, Tally)> {
         let filled = [
-            in_time.filter(|tally| tally.calls >= self.min_in_time),
-            in_count.filter(|tally| tally.calls >= self.min_in_count),
+            in_time.filter(|tally| tally.calls >= self.min_calls.get()),
+            in_count.filter(|tally| tally.calls >= self.min_in_count()),
         ];
         let first = |exceeds: &dyn Fn(&Tally) -> bool| filled.into_iter().flatten().find(exceeds);
-        let by_failures = first(&|tally| tally.failure_rate() >= self.failure_rate);
+        let limit = self.failure_rate.get();
+        let by_failures = first(&|tally| tally.failure_rate() >= limit);
         let by_slowness = || {
-            let limit = self.slow_rate?;
+            let limit = self.slow_rate.get()?;
             first(&|tally| tally.slow_rate() >= limit)
         };
         by_failures
@@ -224,7 +242,7 @@ impl Evidence {
         tally: Option<Tally>,
     ) -> Option<(Trigger, Tally)> {
         let (_, length, span) = self.streak.as_ref()?;
-        let long_enough = run.length >= *length && now.get().since(run.start) >= *span;
+        let long_enough = run.length >= length.get() && now.get().since(run.start) >= span.get();
         // Without a window the run itself is all that was looked at.
         let tally = tally.unwrap_or(Tally { calls: run.length, failures: run.length, slow: 0 });
         long_enough.then_some((Trigger::Consecutive, tally))

@@ -48,7 +48,9 @@ impl Phase {
     }
 
     /// Forgets results and probes.
-    pub(super) fn restart(&mut self) {
+    pub(super) fn restart(&mut self, limit: u32, needed: u32) {
+        self.limit = limit;
+        self.needed = needed;
         self.successes = 0;
         self.failures = 0;
         self.out.clear();

@@ -49,6 +49,7 @@ use super::{
     moment::{self, Moment},
     rng::Rng,
     sync::{AtomicU64, Mutex, Ordering},
+    tuned::Tuned,
     window::Stale,
 };
 use evidence::{Cause, Evidence, Finished, Reading};
@@ -74,7 +75,8 @@ pub(crate) struct Circuit {
     lease: AtomicU64,
     evidence: Evidence,
     control: Mutex<Control>,
-    settings: Settings,
+    /// A copy of the setting, for those who are refused without the lock.
+    open_for: Tuned<Duration>,
     rng: Rng,
 }
 
@@ -88,8 +90,8 @@ impl Circuit {
             lease_end: AtomicU64::new(0),
             lease: AtomicU64::new(moment::nanos(settings.lease)),
             evidence: Evidence::new(&settings),
-            control: Mutex::new(Control::new(&settings, rng.uniform())),
-            settings,
+            open_for: Tuned::new(settings.open_for),
+            control: Mutex::new(Control::new(settings, rng.uniform())),
             rng,
         }
     }
@@ -137,6 +139,16 @@ impl Circuit {
         self.lease.store(moment::nanos(lease), Ordering::Relaxed);
     }
 
+    /// Changes the thresholds, the breaks to come and the half-open phases to come. Windows, their sizes, counts and state
+    /// stay.
+    #[cfg(feature = "serde")]
+    pub(crate) fn set(&self, settings: Settings) {
+        let settings = settings.within_limits();
+        self.evidence.set(&settings);
+        self.open_for.set(settings.open_for);
+        self.lock(&mut Vec::new()).control.settings = settings;
+    }
+
     /// Refuses every call until released as often as isolated, or reset. Gives the generation to release.
     pub(crate) fn isolate(&self, now: Moment, changes: &mut Vec<Change>) -> u32 {
         self.lock(changes).isolate(now)
@@ -177,7 +189,7 @@ impl Circuit {
     pub(crate) fn next_change(&self, now: Moment) -> Moment {
         let mut none = Vec::new();
         let locked = self.lock(&mut none);
-        locked.control.next_change(locked.word().mode(), &self.settings, now)
+        locked.control.next_change(locked.word().mode(), now)
     }
 
     /// All there is to see at `now`. Looking changes nothing: a lease that has run out shows in `state` and
@@ -187,7 +199,7 @@ impl Circuit {
         let locked = self.lock(&mut none);
         let word = locked.word();
         let control = &*locked.control;
-        let (state, open_until) = control.view(word.mode(), &self.settings, now);
+        let (state, open_until) = control.view(word.mode(), now);
         let (tally, known, consecutive_failures) = self.evidence.view(word.generation(), now);
         Snapshot {
             state,
@@ -231,7 +243,7 @@ impl Circuit {
         let retry_after = gate.since(now);
         Err(match mode {
             Mode::Open => Refusal::Open { retry_after },
-            _ => Refusal::HalfOpen { retry_after: retry_after.min(self.settings.open_for) },
+            _ => Refusal::HalfOpen { retry_after: retry_after.min(self.open_for.get()) },
         })
     }
 

@@ -32,10 +32,11 @@ pub(super) struct Control {
     handles: u32,
     /// The random number for the next break. Drawn in advance, so that looking at a state foretells what happens.
     draw: f64,
+    pub(super) settings: Settings,
 }
 
 impl Control {
-    pub(super) fn new(settings: &Settings, draw: f64) -> Self {
+    pub(super) fn new(settings: Settings, draw: f64) -> Self {
         let start = Moment::from_nanos(0);
         Self {
             phase: Phase::new(settings.probes, settings.close_after),
@@ -47,11 +48,21 @@ impl Control {
             cause: None,
             handles: 0,
             draw,
+            settings,
         }
     }
 
+    fn break_length(&self, reopenings: u32) -> Duration {
+        self.settings.break_length(reopenings, self.draw)
+    }
+
+    /// Forgets the probes and their results. The next phase is as the settings of now say.
+    fn restart(&mut self) {
+        self.phase.restart(self.settings.probes, self.settings.close_after);
+    }
+
     /// State and end of the break as time has made them, whether or not a call has noticed.
-    pub(super) fn view(&self, mode: Mode, settings: &Settings, now: Moment) -> (State, Option<Moment>) {
+    pub(super) fn view(&self, mode: Mode, now: Moment) -> (State, Option<Moment>) {
         let until = match mode {
             Mode::Closed => return (State::Closed, None),
             Mode::Isolated => return (State::Isolated, None),
@@ -59,15 +70,15 @@ impl Control {
             Mode::HalfOpen => self
                 .phase
                 .failed_by_leases(now)
-                .map_or(self.until, |at| at.after(settings.break_length(self.reopenings.saturating_add(1), self.draw))),
+                .map_or(self.until, |at| at.after(self.break_length(self.reopenings.saturating_add(1)))),
         };
         let state = if now < until { State::Open { retry_after: until.since(now) } } else { State::HalfOpen };
         (state, Some(until))
     }
 
     /// When time alone will make the state another one.
-    pub(super) fn next_change(&self, mode: Mode, settings: &Settings, now: Moment) -> Moment {
-        match self.view(mode, settings, now) {
+    pub(super) fn next_change(&self, mode: Mode, now: Moment) -> Moment {
+        match self.view(mode, now) {
             (State::Open { .. }, Some(until)) => until,
             (State::HalfOpen, _) => self.phase.fails_by_leases().filter(|end| *end > now).unwrap_or(Moment::NEVER),
             _ => Moment::NEVER,
@@ -114,7 +125,7 @@ impl Locked<'_> {
         if self.word().generation() != generation || !self.control.phase.take_back(id) {
             return Recorded::Stale;
         }
-        let too_slow = finished.outcome.slow && self.circuit.settings.slow_rate.is_some();
+        let too_slow = finished.outcome.slow && self.control.settings.slow_rate.is_some();
         let success = !finished.outcome.failure && !too_slow;
         let verdict = self.control.phase.count(success);
         self.changes.push(Change::ProbeFinished {
@@ -168,12 +179,11 @@ impl Locked<'_> {
         } else {
             control.reopenings = control.reopenings.saturating_add(1);
         }
-        let settings = &circuit.settings;
-        control.open_for = settings.break_length(control.reopenings, control.draw);
+        control.open_for = control.break_length(control.reopenings);
         control.draw = circuit.rng.uniform();
         control.opened_at = start;
         control.until = start.after(control.open_for);
-        control.phase.restart();
+        control.restart();
         let change = Change::Opened {
             trigger: cause.trigger,
             failure_rate: cause.tally.failure_rate(),
@@ -195,7 +205,7 @@ impl Locked<'_> {
             self.control.left_closed_at = now;
         }
         if mode != Mode::Isolated {
-            self.control.phase.restart();
+            self.control.restart();
             self.enter(Mode::Isolated);
         }
         let handles = self.control.handles;
@@ -228,7 +238,7 @@ impl Locked<'_> {
 
     fn close(&mut self, now: Moment, by: ClosedBy) {
         self.control.reopenings = 0;
-        self.control.phase.restart();
+        self.control.restart();
         self.control.cause = None;
         self.control.handles = 0;
         self.enter(Mode::Closed);
@@ -239,7 +249,7 @@ impl Locked<'_> {
     /// Half-opens if the break has ended.
     fn end_break(&mut self, now: Moment) {
         if self.word().mode() == Mode::Open && now >= self.control.until {
-            self.control.phase.restart();
+            self.control.restart();
             self.enter(Mode::HalfOpen);
             let open_for_real = now.since(self.control.opened_at);
             self.changes.push(Change::HalfOpened { open_for_real });
@@ -257,11 +267,11 @@ impl Locked<'_> {
     /// Why a call is turned away at `now`, without changing anything.
     fn refusal(&self, now: Moment) -> Refusal {
         let mode = self.word().mode();
-        match self.control.view(mode, &self.circuit.settings, now).0 {
+        match self.control.view(mode, now).0 {
             State::Isolated => Refusal::Isolated,
             State::Open { retry_after } => Refusal::Open { retry_after },
             State::Closed | State::HalfOpen => Refusal::HalfOpen {
-                retry_after: self.control.phase.gate().since(now).min(self.circuit.settings.open_for),
+                retry_after: self.control.phase.gate().since(now).min(self.control.settings.open_for),
             },
         }
     }

@@ -21,7 +21,7 @@ fn with_queue(limit: usize) -> Arc<Bulkhead> {
 
 /// Waits for a permit without a runtime: looks `looks` times, then leaves the queue.
 fn wait_a_little(bulkhead: &Bulkhead, looks: usize) -> Option<Permit<'_>> {
-    let fair = bulkhead.permits.fair()?;
+    let fair = bulkhead.shared.permits.fair()?;
     let _place = Place::take(bulkhead, fair)?;
     let mut wait = pin!(queued(bulkhead, fair));
     let mut task = Context::from_waker(Waker::noop());

@@ -6,7 +6,7 @@ mod permits;
 mod queue;
 mod run;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
@@ -14,13 +14,17 @@ use crate::{
     build::IntoLayer,
     call::standalone_guard,
     context::Context,
-    engine::sync::{AtomicUsize, Ordering},
+    engine::{
+        sync::{AtomicUsize, Ordering},
+        tuned::Tuned,
+    },
     error::{ConfigError, Reason, Rejection},
     event::{EventKind, Kind, Listeners, PolicyId},
-    layer::{LayerInfo, Role},
+    layer::{LayerInfo, Live, Role},
     name::Name,
     outcome::Outcome,
     policy::{Describe, Site},
+    snapshot::{BulkheadSnapshot, LayerState},
 };
 use permits::Permits;
 
@@ -90,11 +94,17 @@ use permits::Permits;
 ///
 /// Michael Nygard, *Release It!*. The queue is tokio's fair semaphore; without one, the permits are a number.
 pub struct Bulkhead {
+    shared: Arc<Shared>,
+}
+
+/// What a handle on the pipeline sees as well.
+struct Shared {
     id: PolicyId,
     permits: Permits,
     waiting: AtomicUsize,
-    queue: usize,
-    max_wait: Duration,
+    /// Zero for ever, or never.
+    queue: Tuned<usize>,
+    max_wait: Tuned<Duration>,
     observers: Listeners,
 }
 
@@ -140,35 +150,60 @@ impl Bulkhead {
     ///
     /// If it is more than [`MAX_LIMIT`](Self::MAX_LIMIT).
     pub fn set_limit(&self, limit: usize) -> Result<(), ConfigError> {
-        check_limit(limit).map_err(|error| error.in_policy(&self.id.name))?;
-        let old = self.permits.set_limit(limit);
-        if old != limit {
-            self.observers.tell(&self.id, &EventKind::LimitChanged { old, new: limit });
-        }
+        check_limit(limit).map_err(|error| error.in_policy(&self.shared.id.name))?;
+        self.shared.set_limit(limit);
         Ok(())
     }
 
     /// The limit.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.permits.limit()
+        self.shared.permits.limit()
     }
 
     /// How many permits are in use. More than the limit for a while after it was lowered.
     #[must_use]
     pub fn in_use(&self) -> usize {
-        self.permits.in_use()
+        self.shared.permits.in_use()
     }
 
     /// How many calls wait in the queue.
     #[must_use]
     pub fn queued(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.shared.waiting.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     fn try_permit(&self) -> Option<Permit<'_>> {
-        self.permits.try_take().then(|| Permit { bulkhead: self })
+        self.shared.permits.try_take().then(|| Permit { bulkhead: self })
+    }
+}
+
+impl Shared {
+    fn set_limit(&self, limit: usize) {
+        let old = self.permits.set_limit(limit);
+        if old != limit {
+            self.observers.tell(&self.id, &EventKind::LimitChanged { old, new: limit });
+        }
+    }
+}
+
+/// For who looks after it while it runs.
+impl Live for Shared {
+    fn info(&self) -> LayerInfo {
+        let (limit, queue, max_wait) = (self.permits.limit(), self.queue.get(), self.max_wait.get());
+        let role = Role::Bulkhead { limit, queue, max_wait };
+        let info = LayerInfo::new(self.id.clone(), role).setting("limit", limit).setting("queue", queue);
+        if queue == 0 { info } else { info.setting("max_wait", format_args!("{max_wait:?}")) }
+    }
+
+    fn state(&self) -> LayerState {
+        LayerState::Bulkhead(BulkheadSnapshot {
+            limit: self.permits.limit(),
+            in_use: self.permits.in_use(),
+            queue: self.queue.get(),
+            queued: self.waiting.load(Ordering::Relaxed),
+        })
     }
 }
 
@@ -177,12 +212,12 @@ standalone_guard!([] Bulkhead);
 impl fmt::Debug for Bulkhead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bulkhead")
-            .field("name", &self.id.name)
+            .field("name", &self.shared.id.name)
             .field("limit", &self.limit())
             .field("in_use", &self.in_use())
-            .field("queue", &self.queue)
+            .field("queue", &self.shared.queue)
             .field("queued", &self.queued())
-            .field("max_wait", &self.max_wait)
+            .field("max_wait", &self.shared.max_wait)
             .finish_non_exhaustive()
     }
 }
@@ -198,7 +233,7 @@ impl Permit<'_> {
     #[inline(always)]
     #[expect(clippy::mem_forget, reason = "it is given back")]
     fn count_out(self) -> Option<Self> {
-        if !self.bulkhead.permits.count_out() {
+        if !self.bulkhead.shared.permits.count_out() {
             return Some(self);
         }
         std::mem::forget(self);
@@ -209,13 +244,13 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.bulkhead.permits.give_back();
+        self.bulkhead.shared.permits.give_back();
     }
 }
 
 impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("bulkhead", &self.bulkhead.id.name).finish_non_exhaustive()
+        f.debug_struct("Permit").field("bulkhead", &self.bulkhead.shared.id.name).finish_non_exhaustive()
     }
 }
 
@@ -233,16 +268,16 @@ impl Refusal {
             Self::Full => Reason::BulkheadFull,
             Self::QueueTimeout | Self::Late => Reason::QueueTimeout,
         };
-        Rejection::new(bulkhead.id.name.clone(), reason)
+        Rejection::new(bulkhead.shared.id.name.clone(), reason)
     }
 
     #[cold]
     fn outcome<T, E>(self, bulkhead: &Bulkhead, cx: Context<'_>) -> Outcome<T, E> {
         if let Self::Late = self {
-            return Outcome::refused_as_late(cx, Some(&bulkhead.id));
+            return Outcome::refused_as_late(cx, Some(&bulkhead.shared.id));
         }
         let rejection = self.rejection(bulkhead);
-        cx.emit(&bulkhead.id, || EventKind::rejected(&rejection, cx));
+        cx.emit(&bulkhead.shared.id, || EventKind::rejected(&rejection, cx));
         Outcome::rejected(rejection)
     }
 }
@@ -324,26 +359,24 @@ impl IntoLayer<Bulkhead> for BulkheadBuilder {
     fn into_layer(self, default_name: Name) -> Result<Bulkhead, ConfigError> {
         let id = PolicyId::new(Kind::Bulkhead, self.name.clone(), default_name)?;
         let (limit, max_wait) = self.check().map_err(|error| error.in_policy(&id.name))?;
-        Ok(Bulkhead {
+        let shared = Shared {
             id,
             permits: Permits::new(limit, self.queue > 0),
             waiting: AtomicUsize::new(0),
-            queue: self.queue,
-            max_wait,
+            queue: Tuned::new(self.queue),
+            max_wait: Tuned::new(max_wait),
             observers: Listeners::default(),
-        })
+        };
+        Ok(Bulkhead { shared: Arc::new(shared) })
     }
 }
 
 impl Describe for Bulkhead {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        let (limit, queue, max_wait) = (self.limit(), self.queue, self.max_wait);
-        let role = Role::Bulkhead { limit, queue, max_wait };
-        let info = LayerInfo::new(self.id.clone(), role).setting("limit", limit).setting("queue", queue);
-        out.push(if queue == 0 { info } else { info.setting("max_wait", format_args!("{max_wait:?}")) });
+        out.push(self.shared.info().live(self.shared.clone()));
     }
 
     fn attach(&self, site: &Site<'_>) {
-        self.observers.add(site.telemetry);
+        self.shared.observers.add(site.telemetry);
     }
 }

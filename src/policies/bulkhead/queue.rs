@@ -32,13 +32,13 @@ impl Bulkhead {
     /// Waits in the queue.
     #[cold]
     pub(super) async fn wait(&self, cx: Context<'_>) -> Result<Permit<'_>, Refusal> {
-        let fair = self.permits.fair().ok_or(Refusal::Full)?;
+        let fair = self.shared.permits.fair().ok_or(Refusal::Full)?;
         let place = Place::take(self, fair).ok_or(Refusal::Full)?;
         cx.enter(Phase::Queue);
         let (telemetry, started) = (cx.telemetry(), clock::now());
         let mut waited = Waited { bulkhead: self, telemetry, started, depth: place.depth, end: WaitEnd::Cancelled };
         let deadline = cx.deadline_moment();
-        let until = started.after(self.max_wait);
+        let until = started.after(self.shared.max_wait.get());
         let result = match Timed::new(cx, until.min(deadline), queued(self, fair)).await {
             // The time may have come to both at once.
             Ok(Ok(_permit)) if cx.is_late() => Err(Refusal::Late),
@@ -112,15 +112,15 @@ impl<'a> Place<'a> {
             return None;
         }
         // Relaxed: the number alone matters; the semaphore orders what is done with the permit.
-        let more = |waiting: usize| (waiting < bulkhead.queue).then(|| waiting.saturating_add(1));
-        let before = bulkhead.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        let more = |waiting: usize| (waiting < bulkhead.shared.queue.get()).then(|| waiting.saturating_add(1));
+        let before = bulkhead.shared.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
         Some(Self { bulkhead, fair, depth: before.saturating_add(1) })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.bulkhead.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.bulkhead.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         // A permit that was given at the very moment of leaving went back to the semaphore, past `Permit`.
         self.fair.settle_if_in_debt();
     }
@@ -137,7 +137,7 @@ struct Waited<'a> {
 
 impl Drop for Waited<'_> {
     fn drop(&mut self) {
-        self.telemetry.emit(Some(&self.bulkhead.id), || EventKind::Waited {
+        self.telemetry.emit(Some(&self.bulkhead.shared.id), || EventKind::Waited {
             waited: clock::now().since(self.started),
             depth: self.depth,
             end: self.end,

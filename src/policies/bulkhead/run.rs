@@ -74,7 +74,7 @@ where
                         *this.permit = Some(permit);
                         break;
                     }
-                    None if this.bulkhead.queue > 0 && this.cx.hedge() == 0 => {
+                    None if this.bulkhead.shared.queue.get() > 0 && this.cx.hedge() == 0 => {
                         this.stage.set(Stage::Queued { wait: (this.wait)(this.bulkhead, *this.cx) });
                         continue;
                     }

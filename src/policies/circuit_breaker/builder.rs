@@ -1,7 +1,7 @@
 //! The settings of a circuit breaker, and what they must be.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use crate::{
     engine::{
         circuit::{Circuit, MAX_PROBES, Settings},
         rng::Rng,
+        tuned::Tuned,
         window::{MAX_CONSECUTIVE, MAX_COUNT_WINDOW},
     },
     error::ConfigError,
@@ -201,10 +202,15 @@ impl CircuitBreakerBuilder {
     fn check(&self) -> Result<Settings, ConfigError> {
         self.check_windows()?;
         self.check_breaks()?;
+        Ok(self.settings())
+    }
+
+    /// What was given, and the defaults of what was not.
+    fn settings(&self) -> Settings {
         let no_window = self.count_window.is_none() && self.time_window.is_none() && self.consecutive.is_none();
         let slow_rate = self.slow_call.map(|_| self.slow_rate.unwrap_or(DEFAULT_SLOW_RATE));
         let span = self.consecutive_span.unwrap_or(Duration::from_secs(1));
-        Ok(Settings {
+        Settings {
             count_window: self.count_window,
             time_window: if no_window { Some(DEFAULT_WINDOW) } else { self.time_window },
             consecutive: self.consecutive.map(|failures| (failures, span)),
@@ -218,7 +224,7 @@ impl CircuitBreakerBuilder {
             probes: self.probes,
             close_after: self.close_after.unwrap_or(self.probes),
             lease: self.probe_lease.unwrap_or(DEFAULT_LEASE),
-        })
+        }
     }
 
     fn check_windows(&self) -> Result<(), ConfigError> {
@@ -298,43 +304,51 @@ impl IntoLayer<CircuitBreaker> for CircuitBreakerBuilder {
         Ok(CircuitBreaker {
             shared: Arc::new(Shared {
                 id,
-                settings: shown(&settings, self.slow_call),
                 circuit: Circuit::new(settings, rng),
-                slow_call: self.slow_call,
-                lease: self.probe_lease,
+                slow_call: Tuned::new(self.slow_call),
                 lease_inside: AtomicU64::new(0),
                 listeners: Listeners::default(),
                 changed,
+                transitions: Mutex::default(),
+                asked: Mutex::new(self),
             }),
         })
     }
 }
 
-/// The settings as `explain()` shows them: those that were given, and those that matter though they were not.
-fn shown(settings: &Settings, slow_call: Option<Duration>) -> Vec<(&'static str, String)> {
-    let mut shown = Vec::new();
-    if let Some(window) = settings.time_window {
-        shown.push(("time_window", format!("{window:?}")));
+impl CircuitBreakerBuilder {
+    /// The settings as `explain()` shows them: those that were given, and those that matter though they were not.
+    pub(super) fn shown(&self) -> Vec<(&'static str, String)> {
+        let settings = self.settings();
+        let mut shown = Vec::new();
+        if let Some(window) = settings.time_window {
+            shown.push(("time_window", format!("{window:?}")));
+        }
+        if let Some(calls) = settings.count_window {
+            shown.push(("count_window", calls.to_string()));
+        }
+        if let Some((failures, span)) = settings.consecutive {
+            shown.push(("consecutive_failures", format!("{failures} over {span:?}")));
+        }
+        if settings.time_window.is_some() || settings.count_window.is_some() {
+            shown.push(("failure_rate", settings.failure_rate.to_string()));
+            shown.push(("min_calls", settings.min_calls.to_string()));
+        }
+        if let (Some(slow_call), Some(rate)) = (self.slow_call, settings.slow_rate) {
+            shown.push(("slow_call", format!("{slow_call:?} at {rate}")));
+        }
+        let grows = settings.growth > 1.0 && settings.max_open > settings.open_for;
+        let longest = if grows { format!(" to {:?}", settings.max_open) } else { String::new() };
+        shown.push(("open_for", format!("{:?}{longest}", settings.open_for)));
+        if settings.jitter > 0.0 {
+            shown.push(("jitter", settings.jitter.to_string()));
+        }
+        shown.push(("probes", format!("{}, close_after {}", settings.probes, settings.close_after)));
+        shown
     }
-    if let Some(calls) = settings.count_window {
-        shown.push(("count_window", calls.to_string()));
+
+    /// The lease that was asked for; without one it follows from what is inside.
+    pub(super) const fn lease(&self) -> Option<Duration> {
+        self.probe_lease
     }
-    if let Some((failures, span)) = settings.consecutive {
-        shown.push(("consecutive_failures", format!("{failures} over {span:?}")));
-    }
-    if settings.time_window.is_some() || settings.count_window.is_some() {
-        shown.push(("failure_rate", settings.failure_rate.to_string()));
-        shown.push(("min_calls", settings.min_calls.to_string()));
-    }
-    if let (Some(slow_call), Some(rate)) = (slow_call, settings.slow_rate) {
-        shown.push(("slow_call", format!("{slow_call:?} at {rate}")));
-    }
-    let grows = settings.growth > 1.0 && settings.max_open > settings.open_for;
-    let longest = if grows { format!(" to {:?}", settings.max_open) } else { String::new() };
-    shown.push(("open_for", format!("{:?}{longest}", settings.open_for)));
-    if settings.jitter > 0.0 {
-        shown.push(("jitter", settings.jitter.to_string()));
-    }
-    shown.push(("probes", format!("{}, close_after {}", settings.probes, settings.close_after)));
-    shown
 }

@@ -4,7 +4,7 @@ use std::{fmt, future::Future, sync::Arc};
 
 use tokio::{sync::watch, time::timeout_at};
 
-use super::{CircuitBreaker, CircuitState, Shared};
+use super::{CircuitBreaker, Shared};
 use crate::{
     clock::{self, instant_of},
     engine::{
@@ -12,7 +12,9 @@ use crate::{
         moment::Moment,
     },
     error::Rejection,
+    layer::Live,
     outcome::{Verdict, VerdictKind},
+    snapshot::CircuitState,
 };
 
 impl CircuitBreaker {
@@ -42,7 +44,7 @@ impl CircuitBreaker {
         match admission {
             Ok(ticket) => {
                 self.shared.sent(&ticket);
-                let started = self.shared.slow_call.map(|_| clock::now());
+                let started = self.shared.slow_call.get().map(|_| clock::now());
                 Ok(Ticket { breaker: self, admission: Some(ticket), started })
             }
             Err(refusal) => Err(self.rejection(refusal)),
@@ -52,18 +54,13 @@ impl CircuitBreaker {
     /// Refuses every call until the handle is dropped or released, or the circuit [reset](Self::reset). Handles nest: the
     /// last one closes the circuit, with an empty window.
     pub fn isolate(&self) -> Isolation {
-        let mut changes = Vec::new();
-        let generation = self.shared.circuit.isolate(clock::now(), &mut changes);
-        self.shared.tell(&changes);
-        Isolation { shared: Arc::clone(&self.shared), generation }
+        Isolation::of(&self.shared)
     }
 
     /// Closes the circuit, with an empty window, whatever its state; calls under way no longer count. Handles that had
     /// isolated it are void: they release nothing any more.
     pub fn reset(&self) {
-        let mut changes = Vec::new();
-        self.shared.circuit.reset(clock::now(), &mut changes);
-        self.shared.tell(&changes);
+        Live::reset(&*self.shared);
     }
 
     /// Hears of changes of the state, those by time alone included.
@@ -120,7 +117,7 @@ impl Ticket<'_> {
     ) -> Recorded {
         let shared = &self.breaker.shared;
         let elapsed = self.started.map(|started| clock::now().since(started));
-        let slow = elapsed.zip(shared.slow_call).is_some_and(|(elapsed, slow_call)| elapsed >= slow_call);
+        let slow = elapsed.zip(shared.slow_call.get()).is_some_and(|(elapsed, slow_call)| elapsed >= slow_call);
         let mut changes = Vec::new();
         let recorded = self.admission.take().map(|ticket| record(ticket, slow, &mut changes));
         shared.tell(&changes);
@@ -154,6 +151,13 @@ pub struct Isolation {
 }
 
 impl Isolation {
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        let mut changes = Vec::new();
+        let generation = shared.circuit.isolate(clock::now(), &mut changes);
+        shared.tell(&changes);
+        Self { shared: Arc::clone(shared), generation }
+    }
+
     /// The same as dropping it, in a word.
     pub fn release(self) {}
 }

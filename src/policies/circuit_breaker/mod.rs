@@ -5,9 +5,10 @@ mod control;
 mod run;
 
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -20,12 +21,15 @@ pub use control::{Isolation, StateChanges, Ticket};
 
 use crate::{
     call::standalone_guard,
-    clock::{self, instant_of},
+    clock,
     engine::{
-        circuit::{self, Change, Circuit, Opening, Snapshot, State},
-        moment::nanos,
+        circuit::{self, Change, Circuit, Opening, State},
+        moment::{Moment, nanos},
+        tuned::Tuned,
     },
     event::{EventKind, Listeners, PolicyId},
+    layer::{Hold, LayerInfo, Live, Role},
+    snapshot::{CircuitSnapshot, CircuitState, LayerState, Transition},
 };
 
 /// Stops calling a dependency that keeps failing, and finds out with a few probes when it works again.
@@ -151,13 +155,13 @@ pub struct CircuitBreaker {
 struct Shared {
     id: PolicyId,
     circuit: Circuit,
-    slow_call: Option<Duration>,
-    /// The lease that was asked for; without one it follows from what is inside.
-    lease: Option<Duration>,
+    slow_call: Tuned<Option<Duration>>,
     /// The longest lease that a pipeline around it has asked for, in nanoseconds; 0 for none yet.
     lease_inside: AtomicU64,
-    /// As `explain()` shows them.
-    settings: Vec<(&'static str, String)>,
+    /// The settings as they were asked for. Taken by no call.
+    asked: Mutex<CircuitBreakerBuilder>,
+    /// The last transitions, the oldest first.
+    transitions: Mutex<VecDeque<Transition>>,
     listeners: Listeners,
     /// Wakes subscribers; they read the state itself.
     changed: watch::Sender<()>,
@@ -178,11 +182,7 @@ impl CircuitBreaker {
     /// The state and all numbers behind it, taken at once.
     #[must_use]
     pub fn snapshot(&self) -> CircuitSnapshot {
-        let mut changes = Vec::new();
-        let now = clock::now();
-        self.shared.circuit.settle(now, &mut changes);
-        self.shared.tell(&changes);
-        self.shared.circuit.snapshot(now).into()
+        self.shared.snapshot()
     }
 }
 
@@ -191,6 +191,20 @@ standalone_guard!([] CircuitBreaker);
 impl Shared {
     fn state(&self) -> CircuitState {
         self.circuit.state(clock::now()).into()
+    }
+
+    fn snapshot(&self) -> CircuitSnapshot {
+        let mut changes = Vec::new();
+        let now = clock::now();
+        self.circuit.settle(now, &mut changes);
+        self.tell(&changes);
+        let transitions = self.transitions.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+        CircuitSnapshot::new(self.circuit.snapshot(now), transitions)
+    }
+
+    /// The settings as they were asked for.
+    fn asked(&self) -> CircuitBreakerBuilder {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Calls inside can take long: probes get a lease that is longer than in any pipeline so far.
@@ -223,8 +237,78 @@ impl Shared {
 
     #[cold]
     fn announce_all(&self, changes: &[Change], emit: impl FnMut(EventKind)) {
+        self.keep(changes);
         self.changed.send_replace(());
         changes.iter().copied().map(EventKind::from).for_each(emit);
+    }
+}
+
+impl Shared {
+    /// Keeps the transitions among the changes for whoever looks later.
+    fn keep(&self, changes: &[Change]) {
+        let now = Instant::now();
+        let made = changes.iter().filter_map(|change| transition(*change, now));
+        let mut kept = self.transitions.lock().unwrap_or_else(PoisonError::into_inner);
+        for transition in made {
+            if kept.len() >= TRANSITIONS {
+                kept.pop_front();
+            }
+            kept.push_back(transition);
+        }
+    }
+}
+
+/// How many transitions are kept.
+const TRANSITIONS: usize = 8;
+
+/// The transition that a change is, if it is one.
+fn transition(change: Change, at: Instant) -> Option<Transition> {
+    Some(match change {
+        Change::Opened { trigger, failure_rate, slow_rate, calls, open_for, label, .. } => {
+            let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+            let opening = Some(Opening { trigger, failure_rate, slow_rate, calls, label });
+            Transition { opening, ..Transition::new(CircuitState::Open { retry_after: open_for }, at) }
+        }
+        Change::HalfOpened { .. } => Transition::new(CircuitState::HalfOpen, at),
+        Change::Closed { by, .. } => Transition { closed_by: Some(by), ..Transition::new(CircuitState::Closed, at) },
+        Change::Isolated { handles: 1 } => Transition::new(CircuitState::Isolated, at),
+        Change::Isolated { .. }
+        | Change::Released { .. }
+        | Change::ProbeFinished { .. }
+        | Change::ProbeExpired { .. } => return None,
+    })
+}
+
+/// For who looks after it while it runs.
+impl Live for Shared {
+    fn info(&self) -> LayerInfo {
+        let asked = self.asked();
+        let role = Role::CircuitBreaker { lease: asked.lease(), slow_call: self.slow_call.get() };
+        let info = LayerInfo::new(self.id.clone(), role);
+        asked.shown().into_iter().fold(info, |info, (field, value)| info.setting(field, value))
+    }
+
+    fn state(&self) -> LayerState {
+        LayerState::CircuitBreaker(self.snapshot())
+    }
+
+    /// The end of its break: until then its state keeps calls from a dependency that is down.
+    fn keep_until(&self) -> Moment {
+        match self.circuit.state(clock::now()) {
+            State::Closed | State::HalfOpen => Moment::from_nanos(0),
+            State::Open { retry_after } => clock::now().after(retry_after),
+            State::Isolated => Moment::NEVER,
+        }
+    }
+
+    fn isolate(self: Arc<Self>) -> Option<Hold> {
+        Some(Box::new(Isolation::of(&self)))
+    }
+
+    fn reset(&self) {
+        let mut changes = Vec::new();
+        self.circuit.reset(clock::now(), &mut changes);
+        self.tell(&changes);
     }
 }
 
@@ -234,118 +318,6 @@ impl fmt::Debug for CircuitBreaker {
             .field("name", &self.shared.id.name)
             .field("state", &self.state())
             .finish_non_exhaustive()
-    }
-}
-
-/// The state of a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CircuitState {
-    /// Calls are admitted.
-    Closed,
-    /// Calls are rejected.
-    #[non_exhaustive]
-    Open {
-        /// The rest of the break.
-        retry_after: Duration,
-    },
-    /// A few calls are admitted as probes.
-    HalfOpen,
-    /// Calls are rejected until the last handle is released.
-    Isolated,
-}
-
-impl CircuitState {
-    /// The state in snake case, as telemetry has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open { .. } => "open",
-            Self::HalfOpen => "half_open",
-            Self::Isolated => "isolated",
-        }
-    }
-
-    /// Whether it is [`Closed`](Self::Closed).
-    #[must_use]
-    pub const fn is_closed(self) -> bool {
-        matches!(self, Self::Closed)
-    }
-
-    /// Whether it is [`Open`](Self::Open).
-    #[must_use]
-    pub const fn is_open(self) -> bool {
-        matches!(self, Self::Open { .. })
-    }
-}
-
-impl fmt::Display for CircuitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl From<State> for CircuitState {
-    fn from(state: State) -> Self {
-        match state {
-            State::Closed => Self::Closed,
-            State::Open { retry_after } => Self::Open { retry_after },
-            State::HalfOpen => Self::HalfOpen,
-            State::Isolated => Self::Isolated,
-        }
-    }
-}
-
-/// A circuit at one moment.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct CircuitSnapshot {
-    /// The state.
-    pub state: CircuitState,
-    /// The calls in the time window if there is one, else in the count window. Windows are kept while it is closed.
-    pub calls: u32,
-    /// The failures among them.
-    pub failures: u32,
-    /// The slow calls among them.
-    pub slow_calls: u32,
-    /// The share of failures; none below `min_calls`.
-    pub failure_rate: Option<f64>,
-    /// The share of slow calls; none below `min_calls`.
-    pub slow_rate: Option<f64>,
-    /// The failures in a row, if they are watched.
-    pub consecutive_failures: u32,
-    /// The probes that are out.
-    pub probes_in_flight: u32,
-    /// The probes that have succeeded.
-    pub probe_successes: u32,
-    /// The probes that have failed.
-    pub probe_failures: u32,
-    /// How often it has opened again since it was last closed.
-    pub reopenings: u32,
-    /// What opened it, for as long as it is not closed again: for whoever looks after the event.
-    pub opening: Option<Opening>,
-    /// The end of the break; none while it is closed or isolated.
-    pub open_until: Option<Instant>,
-}
-
-impl From<Snapshot> for CircuitSnapshot {
-    fn from(snapshot: Snapshot) -> Self {
-        Self {
-            state: snapshot.state.into(),
-            calls: snapshot.calls,
-            failures: snapshot.failures,
-            slow_calls: snapshot.slow,
-            failure_rate: snapshot.failure_rate,
-            slow_rate: snapshot.slow_rate,
-            consecutive_failures: snapshot.consecutive_failures,
-            probes_in_flight: snapshot.probes_in_flight,
-            probe_successes: snapshot.probe_successes,
-            probe_failures: snapshot.probe_failures,
-            reopenings: snapshot.reopenings,
-            opening: snapshot.opening,
-            open_until: snapshot.open_until.and_then(instant_of),
-        }
     }
 }
 

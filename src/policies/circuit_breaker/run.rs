@@ -19,7 +19,7 @@ use crate::{
     },
     error::{Reason, Rejection},
     event::EventKind,
-    layer::{LayerInfo, Role},
+    layer::{LayerInfo, Live},
     outcome::{Outcome, VerdictKind},
     policy::{Describe, Operation, Policy, Site},
     timed::STALL,
@@ -144,7 +144,7 @@ impl<'p, 'c> Admitted<'p, 'c> {
             Some(ticket) => (ticket, Admission::Usual),
             None => self.admit_unless_closed()?,
         };
-        if self.breaker.shared.slow_call.is_some() {
+        if self.breaker.shared.slow_call.get().is_some() {
             self.cx.watch_starts();
         }
         self.started = self.cx.frame().attempts_started();
@@ -223,7 +223,7 @@ impl<'p, 'c> Admitted<'p, 'c> {
 
     #[inline(always)]
     fn is_slow(&self, now: impl FnOnce() -> Moment) -> bool {
-        let Some(slow_call) = self.breaker.shared.slow_call else { return false };
+        let Some(slow_call) = self.breaker.shared.slow_call.get() else { return false };
         let running = self.has_reached_operation();
         running && self.cx.frame().last_start().is_some_and(|started| now().since(started) >= slow_call)
     }
@@ -268,16 +268,14 @@ const SHORTEST_LEASE: Duration = Duration::from_secs(10);
 
 impl Describe for CircuitBreaker {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        let role = Role::CircuitBreaker { lease: self.shared.lease, slow_call: self.shared.slow_call };
-        let info = LayerInfo::new(self.shared.id.clone(), role);
-        out.push(self.shared.settings.iter().fold(info, |info, (field, value)| info.setting(field, value)));
+        out.push(self.shared.info().live(self.shared.clone()));
     }
 
     /// A lease that was not asked for is longer than a call through any of the pipelines can take.
     fn attach(&self, site: &Site<'_>) {
         let shared = &self.shared;
         shared.listeners.add(site.telemetry);
-        if shared.lease.is_none() {
+        if shared.asked().lease().is_none() {
             let twice = |inside: Duration| inside.saturating_mul(2).max(SHORTEST_LEASE);
             shared.lengthen_lease(site.longest_inside().map_or(DEFAULT_LEASE, twice));
         }

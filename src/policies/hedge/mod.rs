@@ -11,11 +11,13 @@ use crate::{
     budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder},
     build::IntoLayer,
     call::standalone,
+    engine::tuned::Tuned,
     error::ConfigError,
     event::{Kind, PolicyId},
-    layer::{LayerInfo, Role},
+    layer::{LayerInfo, Live, Role},
     name::Name,
     policy::{Describe, Site},
+    snapshot::{HedgeSnapshot, LayerState},
 };
 use delay::Delay;
 
@@ -102,8 +104,13 @@ use delay::Delay;
 /// Jeffrey Dean and Luiz André Barroso, "The Tail at Scale"; what a failure does as in gRPC's proposal A6; a budget over
 /// the extra load and a quantile over rotating windows as in Finagle.
 pub struct Hedge {
+    shared: Arc<Shared>,
+}
+
+/// What a handle on the pipeline sees as well.
+struct Shared {
     id: PolicyId,
-    max_hedges: u32,
+    max_hedges: Tuned<u32>,
     delay: Delay,
     budget: Option<Arc<RetryBudget>>,
 }
@@ -124,13 +131,13 @@ impl Hedge {
     /// The budget, if there is one.
     #[must_use]
     pub fn budget(&self) -> Option<&Arc<RetryBudget>> {
-        self.budget.as_ref()
+        self.shared.budget.as_ref()
     }
 
     /// The delay before the first hedge of a call that began now; none if it would not be hedged by time.
     #[must_use]
     pub fn current_delay(&self) -> Option<Duration> {
-        self.delay.before(1)
+        self.shared.delay.before(1)
     }
 }
 
@@ -139,10 +146,10 @@ standalone!([] Hedge);
 impl fmt::Debug for Hedge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Hedge")
-            .field("name", &self.id.name)
-            .field("max_hedges", &self.max_hedges)
-            .field("delay", &format_args!("{}", self.delay))
-            .field("budget", &self.budget)
+            .field("name", &self.shared.id.name)
+            .field("max_hedges", &self.shared.max_hedges)
+            .field("delay", &format_args!("{}", self.shared.delay))
+            .field("budget", &self.shared.budget)
             .finish_non_exhaustive()
     }
 }
@@ -217,29 +224,43 @@ impl IntoLayer<Hedge> for HedgeBuilder {
     fn into_layer(self, default_name: Name) -> Result<Hedge, ConfigError> {
         let id = PolicyId::new(Kind::Hedge, self.name.clone(), default_name)?;
         let (max_hedges, delay, budget) = self.check().map_err(|error| error.in_policy(&id.name))?;
-        Ok(Hedge { id, max_hedges, delay, budget })
+        Ok(Hedge { shared: Arc::new(Shared { id, max_hedges: Tuned::new(max_hedges), delay, budget }) })
     }
 }
 
 impl Describe for Hedge {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        let role = Role::Hedge {
-            hedges: self.max_hedges,
-            wait: self.delay.wait(),
-            longest_hint: MAX_HINT,
-            budget: self.budget.as_ref().map(|budget| budget.info()),
-        };
-        let info =
-            LayerInfo::new(self.id.clone(), role).setting("max_hedges", self.max_hedges).setting("delay", &self.delay);
-        out.push(match &self.budget {
-            Some(budget) => info.setting("budget", format_args!("{} up to {}", budget.ratio(), budget.cap())),
-            None => info.setting("budget", "none"),
-        });
+        out.push(self.shared.info().live(self.shared.clone()));
     }
 
     fn attach(&self, site: &Site<'_>) {
         if let Some(inside) = site.longest_inside() {
-            self.delay.lower_ceiling(inside);
+            self.shared.delay.lower_ceiling(inside);
         }
+    }
+}
+
+/// For who looks after it while it runs.
+impl Live for Shared {
+    fn info(&self) -> LayerInfo {
+        let hedges = self.max_hedges.get();
+        let role = Role::Hedge {
+            hedges,
+            wait: self.delay.wait(),
+            longest_hint: MAX_HINT,
+            budget: self.budget.as_ref().map(|budget| budget.info()),
+        };
+        let info = LayerInfo::new(self.id.clone(), role).setting("max_hedges", hedges).setting("delay", &self.delay);
+        match &self.budget {
+            Some(budget) => info.setting("budget", format_args!("{} up to {}", budget.ratio(), budget.cap())),
+            None => info.setting("budget", "none"),
+        }
+    }
+
+    fn state(&self) -> LayerState {
+        LayerState::Hedge(HedgeSnapshot {
+            current_delay: self.delay.before(1),
+            budget: self.budget.as_ref().map(|budget| budget.snapshot()),
+        })
     }
 }

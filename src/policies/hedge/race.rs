@@ -4,7 +4,7 @@ use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 
-use super::{Hedge, MAX_HINT};
+use super::{Hedge, MAX_HINT, Shared};
 use crate::{
     alarm::Alarm,
     budget::Token,
@@ -20,11 +20,12 @@ use crate::{
 
 impl<T: Send, E: Send> Policy<T, E> for Hedge {
     async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let hedge = &*self.shared;
         let race_frame = Frame::new(cx);
         let cx = cx.within(&race_frame);
         let first_frame = Frame::new(cx);
         let first_cx = cx.within(&first_frame).with_hedge(cx.hedge());
-        let mut first_sample = Sample::new(self, first_cx);
+        let mut first_sample = Sample::new(hedge, first_cx);
         // Dropped when it has ended: what it holds is free while others run.
         let mut first = pin!(Some(op.attempt(first_cx)));
         // Made when the first hedge begins: a call without one allocates nothing.
@@ -42,7 +43,7 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
                     return Poll::Ready(outcome);
                 }
                 (first_poll, race) => {
-                    let race = race.get_or_insert_with(|| Race::new(self, cx));
+                    let race = race.get_or_insert_with(|| Race::new(hedge, cx));
                     if let Some(Poll::Ready(outcome)) = first_poll {
                         first.set(None);
                         first_sample.finish(&outcome);
@@ -83,20 +84,20 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
                     return Poll::Pending;
                 }
                 if let Some((index, token)) = race.start(trigger) {
-                    hedges.get_or_insert_with(FuturesUnordered::new).push(self.attempt(op, cx, index, token));
+                    hedges.get_or_insert_with(FuturesUnordered::new).push(hedge.attempt(op, cx, index, token));
                 }
             }
         })
         .await;
         race_frame.supersede();
-        match &self.budget {
-            Some(budget) => budget.fund(outcome, cx, &self.id),
+        match &hedge.budget {
+            Some(budget) => budget.fund(outcome, cx, &hedge.id),
             None => outcome,
         }
     }
 }
 
-impl Hedge {
+impl Shared {
     /// One hedge, from the token that it has paid to its outcome.
     async fn attempt<T, E, Op>(
         &self,
@@ -132,7 +133,7 @@ enum Next<T, E> {
 
 /// Which attempts run, which have ended how, and when the next one begins.
 struct Race<'a, T, E> {
-    hedge: &'a Hedge,
+    hedge: &'a Shared,
     cx: Context<'a>,
     first_runs: bool,
     hedges_run: u32,
@@ -156,7 +157,7 @@ struct Race<'a, T, E> {
 }
 
 impl<'a, T, E> Race<'a, T, E> {
-    fn new(hedge: &'a Hedge, cx: Context<'a>) -> Self {
+    fn new(hedge: &'a Shared, cx: Context<'a>) -> Self {
         let mut race = Self {
             hedge,
             cx,
@@ -248,7 +249,7 @@ impl<'a, T, E> Race<'a, T, E> {
 
     /// When the next hedge begins, if there is one to come.
     fn due(&mut self) -> Option<(Moment, HedgeTrigger)> {
-        if self.stopped || self.hedges_begun >= self.hedge.max_hedges {
+        if self.stopped || self.hedges_begun >= self.hedge.max_hedges.get() {
             return None;
         }
         if let Some(due) = self.failure_due {
@@ -327,14 +328,14 @@ fn refused_by<T, E>(outcome: &Outcome<T, E>) -> HedgeSuppression {
 
 /// What an attempt adds to the latencies that a quantile is taken of. Idle for the other kinds of delay.
 struct Sample<'a> {
-    hedge: &'a Hedge,
+    hedge: &'a Shared,
     cx: Context<'a>,
     /// Nothing is to be recorded any more.
     done: bool,
 }
 
 impl<'a> Sample<'a> {
-    fn new(hedge: &'a Hedge, cx: Context<'a>) -> Self {
+    fn new(hedge: &'a Shared, cx: Context<'a>) -> Self {
         let measures = hedge.delay.measures();
         if measures {
             cx.watch_starts();

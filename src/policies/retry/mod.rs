@@ -2,18 +2,23 @@
 
 mod run;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder},
     build::IntoLayer,
     call::standalone,
-    engine::{backoff::Backoff, rng::Rng},
+    engine::{
+        backoff::{Backoff, LiveBackoff},
+        rng::Rng,
+        tuned::Tuned,
+    },
     error::ConfigError,
     event::{Kind, PolicyId},
-    layer::{LayerInfo, Role},
+    layer::{LayerInfo, Live, Role},
     name::Name,
     policy::Describe,
+    snapshot::{LayerState, RetrySnapshot},
 };
 
 /// Repeats what may succeed the next time: after a pause, a few times, and only as often as successes pay for.
@@ -100,14 +105,19 @@ use crate::{
 /// # Source
 ///
 /// Backoff and jitter: see [`Backoff`]. Budget: see [`RetryBudget`].
-#[derive(Debug)]
 pub struct Retry {
+    shared: Arc<Shared>,
+}
+
+/// What a handle on the pipeline sees as well.
+#[derive(Debug)]
+struct Shared {
     id: PolicyId,
-    max_attempts: u32,
-    backoff: Backoff,
-    max_elapsed: Option<Duration>,
-    min_time_left: Duration,
-    max_hint: Duration,
+    max_attempts: Tuned<u32>,
+    backoff: LiveBackoff,
+    max_elapsed: Tuned<Option<Duration>>,
+    min_time_left: Tuned<Duration>,
+    max_hint: Tuned<Duration>,
     budget: Option<Arc<RetryBudget>>,
     repeat_rejected: bool,
     repeat_spent: bool,
@@ -134,7 +144,13 @@ impl Retry {
     /// The budget, if there is one.
     #[must_use]
     pub fn budget(&self) -> Option<&Arc<RetryBudget>> {
-        self.budget.as_ref()
+        self.shared.budget.as_ref()
+    }
+}
+
+impl fmt::Debug for Retry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Retry").field(&self.shared).finish()
     }
 }
 
@@ -257,18 +273,19 @@ impl IntoLayer<Retry> for RetryBuilder {
         let id = PolicyId::new(Kind::Retry, self.name.clone(), default_name)?;
         self.check().map_err(|error| error.in_policy(&id.name))?;
         let budget = self.budget.build().map_err(|error| error.in_policy(&id.name))?;
-        Ok(Retry {
+        let shared = Shared {
             id,
-            max_attempts: self.max_attempts,
-            backoff: self.backoff,
-            max_elapsed: self.max_elapsed,
-            min_time_left: self.min_time_left,
-            max_hint: self.max_hint,
+            max_attempts: Tuned::new(self.max_attempts),
+            backoff: LiveBackoff::new(self.backoff),
+            max_elapsed: Tuned::new(self.max_elapsed),
+            min_time_left: Tuned::new(self.min_time_left),
+            max_hint: Tuned::new(self.max_hint),
             budget,
             repeat_rejected: self.repeat_rejected,
             repeat_spent: self.repeat_spent,
             rng: self.seed.map_or_else(Rng::from_entropy, Rng::seeded),
-        })
+        };
+        Ok(Retry { shared: Arc::new(shared) })
     }
 }
 
@@ -280,25 +297,38 @@ fn spread(hint: Duration) -> Duration {
 
 impl Describe for Retry {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
+        out.push(self.shared.info().live(self.shared.clone()));
+    }
+}
+
+/// For who looks after it while it runs.
+impl Live for Shared {
+    fn info(&self) -> LayerInfo {
+        let (attempts, backoff) = (self.max_attempts.get(), self.backoff.get());
+        let (max_elapsed, max_hint) = (self.max_elapsed.get(), self.max_hint.get());
         let role = Role::Retry {
-            attempts: self.max_attempts,
-            waits: self.backoff.longest(self.max_attempts.saturating_sub(1)),
-            longest_hint: self.max_hint.saturating_add(spread(self.max_hint)),
-            max_elapsed: self.max_elapsed,
+            attempts,
+            waits: backoff.longest(attempts.saturating_sub(1)),
+            longest_hint: max_hint.saturating_add(spread(max_hint)),
+            max_elapsed,
             budget: self.budget.as_ref().map(|budget| budget.info()),
             repeats_spent: self.repeat_spent,
             repeats_rejected: self.repeat_rejected,
         };
-        let mut info = LayerInfo::new(self.id.clone(), role)
-            .setting("max_attempts", self.max_attempts)
-            .setting("backoff", self.backoff.describe());
-        if let Some(elapsed) = self.max_elapsed {
-            info = info.setting("max_elapsed", format_args!("{elapsed:?}"));
-        }
-        info = match &self.budget {
+        let info = LayerInfo::new(self.id.clone(), role)
+            .setting("max_attempts", attempts)
+            .setting("backoff", backoff.describe());
+        let info = match max_elapsed {
+            Some(elapsed) => info.setting("max_elapsed", format_args!("{elapsed:?}")),
+            None => info,
+        };
+        match &self.budget {
             Some(budget) => info.setting("budget", format_args!("{} up to {}", budget.ratio(), budget.cap())),
             None => info.setting("budget", "none"),
-        };
-        out.push(info);
+        }
+    }
+
+    fn state(&self) -> LayerState {
+        LayerState::Retry(RetrySnapshot { budget: self.budget.as_ref().map(|budget| budget.snapshot()) })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use pin_project_lite::pin_project;
 
-use super::{Retry, spread};
+use super::{Retry, Shared, spread};
 use crate::{
     budget::Token,
     call::yield_once,
@@ -27,7 +27,7 @@ impl<T: Send, E: Send> Policy<T, E> for Retry {
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let go_on = move |series, next| Series::go_on(series, op, next);
         let first = op.attempt(cx.with_attempt(cx.attempt()));
-        Repeated { retry: self, cx, go_on, started: Moment::NEVER, stage: Stage::First { attempt: first } }
+        Repeated { retry: &self.shared, cx, go_on, started: Moment::NEVER, stage: Stage::First { attempt: first } }
     }
 }
 
@@ -35,7 +35,7 @@ pin_project! {
     /// Written by hand, because an outcome that leaves an async block is moved once more than needed: the first attempt
     /// stands where it is made, and its success goes out as it came.
     struct Repeated<'p, 'c, GoOn, F, Rest> {
-        retry: &'p Retry,
+        retry: &'p Shared,
         cx: Context<'c>,
         go_on: GoOn,
         // When the first attempt began; kept only if something depends on it.
@@ -67,7 +67,7 @@ where
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
         if let Now::First { attempt } = this.stage.as_mut().project() {
-            if this.retry.max_elapsed.is_some() && *this.started == Moment::NEVER {
+            if this.retry.max_elapsed.get().is_some() && *this.started == Moment::NEVER {
                 *this.started = this.cx.moment();
             }
             let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
@@ -88,7 +88,7 @@ where
     }
 }
 
-impl Retry {
+impl Shared {
     /// A success pays into the budget.
     #[inline(always)]
     fn succeed<T, E>(&self, success: Outcome<T, E>, cx: Context<'_>) -> Outcome<T, E> {
@@ -101,7 +101,7 @@ impl Retry {
 
 /// The attempts of one call.
 struct Series<'p, 'c, T, E> {
-    retry: &'p Retry,
+    retry: &'p Shared,
     cx: Context<'c>,
     /// When the first attempt began; kept only if something depends on it.
     started: Moment,
@@ -124,7 +124,7 @@ enum Judgement<T, E> {
 }
 
 impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
-    fn new(retry: &'p Retry, cx: Context<'c>, started: Moment) -> Self {
+    fn new(retry: &'p Shared, cx: Context<'c>, started: Moment) -> Self {
         Self { retry, cx, started, attempts: 1, delay: None.into(), token: None, reached: 0, real: None }
     }
 
@@ -232,21 +232,21 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
         if unsafe_to_repeat && cx.idempotency() == Idempotency::Unsafe {
             return Err(RetryStop::NotIdempotent);
         }
-        if self.attempts >= retry.max_attempts {
+        if self.attempts >= retry.max_attempts.get() {
             return Err(RetryStop::Attempts);
         }
         let hint = outcome.verdict().hint();
         let computed =
-            retry.backoff.delay(self.attempts, self.delay.get(), hint, &retry.rng).ok_or(RetryStop::Backoff)?;
-        let obeyed = hint.unwrap_or_default().min(retry.max_hint);
+            retry.backoff.get().delay(self.attempts, self.delay.get(), hint, &retry.rng).ok_or(RetryStop::Backoff)?;
+        let obeyed = hint.unwrap_or_default().min(retry.max_hint.get());
         let delay = computed.max(obeyed).saturating_add(retry.rng.range(Duration::ZERO, spread(obeyed)));
         let now = cx.moment();
         let next = now.after(delay);
         let deadline = cx.deadline_moment();
-        if deadline != Moment::NEVER && next.after(retry.min_time_left) > deadline {
+        if deadline != Moment::NEVER && next.after(retry.min_time_left.get()) > deadline {
             return Err(RetryStop::Deadline);
         }
-        if retry.max_elapsed.is_some_and(|most| next.since(self.started) > most) {
+        if retry.max_elapsed.get().is_some_and(|most| next.since(self.started) > most) {
             return Err(RetryStop::Elapsed);
         }
         if let Some(budget) = &retry.budget {
@@ -255,7 +255,7 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
         }
         self.delay = Some(computed).into();
         let next_attempt = cx.attempt().saturating_add(self.attempts);
-        let clamped = hint.is_some_and(|hint| hint > retry.max_hint);
+        let clamped = hint.is_some_and(|hint| hint > retry.max_hint.get());
         cx.emit(&retry.id, || EventKind::Retried { next_attempt, delay, hint, clamped });
         if delay.is_zero() {
             return Ok(None);
