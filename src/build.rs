@@ -57,3 +57,23 @@ pub(crate) fn share(field: &'static str, share: f64) -> Result<(), ConfigError> 
     }
     Err(ConfigError::new(field, share, "more than 0 and at most 1"))
 }
+
+/// Builds a policy from settings as data, without a pipeline.
+#[cfg(feature = "serde")]
+macro_rules! from_settings {
+    ($config:ident => $policy:ident) => {
+        impl $config {
+            /// Builds the policy alone.
+            ///
+            /// # Errors
+            ///
+            /// If a setting is missing or out of its range; the error names it.
+            pub fn build(self) -> Result<$policy, ConfigError> {
+                $crate::build::IntoLayer::<$policy>::into_layer(self, $crate::event::Kind::$policy.into())
+            }
+        }
+    };
+}
+
+#[cfg(feature = "serde")]
+pub(crate) use from_settings;

@@ -2,6 +2,8 @@
 
 use std::{any::Any, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
+#[cfg(feature = "serde")]
+use crate::{amendment::Amendment, config::LayerConfig, error::ConfigError};
 use crate::{
     engine::moment::Moment,
     event::{Kind, PolicyId},
@@ -136,6 +138,14 @@ pub(crate) trait Live: Send + Sync {
 
     /// Begins anew.
     fn reset(&self) {}
+
+    /// What is to change so that it is as these settings say. Nothing is, before the amendment is carried out.
+    #[cfg(feature = "serde")]
+    fn amend(self: Arc<Self>, config: &LayerConfig) -> Result<Amendment, ConfigError>;
+
+    /// What is inside it has changed: an attempt through it takes so long at most, if anything bounds it.
+    #[cfg(feature = "serde")]
+    fn inside_changed(&self, _longest: Option<Duration>) {}
 }
 
 /// Holds a circuit open.
@@ -229,4 +239,22 @@ pub(crate) struct BudgetInfo {
     pub(crate) id: NonZeroU32,
     pub(crate) ratio: f64,
     pub(crate) cap: u32,
+}
+
+/// The name of a layer that was given none: its kind, numbered from the second of a kind on.
+pub(crate) fn default_name(kind: Kind, before: usize) -> Name {
+    match before.saturating_add(1) {
+        1 => kind.into(),
+        n => format!("{kind}-{n}").into(),
+    }
+}
+
+/// The layers with the names that they go by.
+#[cfg(feature = "serde")]
+pub(crate) fn named(layers: &[LayerConfig]) -> impl Iterator<Item = (Name, &LayerConfig)> {
+    layers.iter().enumerate().map(move |(place, layer)| {
+        let before = layers.iter().take(place).filter(|other| other.kind() == layer.kind()).count();
+        let name = layer.name().map_or_else(|| default_name(layer.kind(), before), |name| name.to_owned().into());
+        (name, layer)
+    })
 }

@@ -111,11 +111,17 @@
 mod layers;
 
 mod alarm;
+#[cfg(feature = "serde")]
+mod amendment;
 mod bounds;
 mod budget;
 mod build;
 mod call;
 mod clock;
+#[cfg(feature = "serde")]
+mod config;
+#[cfg(feature = "serde")]
+mod configured;
 mod context;
 mod engine;
 mod error;
@@ -131,9 +137,18 @@ mod policy;
 mod snapshot;
 mod timed;
 
+#[cfg(feature = "serde")]
+pub use amendment::FieldChange;
 pub use bounds::{Amplification, Bound};
 pub use budget::{RetryBudget, RetryBudgetBuilder};
 pub use build::IntoLayer;
+#[cfg(feature = "serde")]
+pub use config::{
+    BackoffConfig, BackoffKind, BudgetConfig, BulkheadConfig, CircuitBreakerConfig, HedgeConfig, HedgeDelayConfig,
+    LayerConfig, PipelineConfig, QuantileConfig, RetryConfig, TimeoutConfig,
+};
+#[cfg(feature = "serde")]
+pub use configured::{Configured, ConfiguredLayers};
 pub use context::{Attempt, CallOptions, Context, Frame, Idempotency, Priority};
 pub use engine::backoff::{Backoff, BackoffStep, Jitter};
 pub use engine::circuit::{Opening, Recorded};

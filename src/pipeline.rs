@@ -10,7 +10,7 @@ use crate::{
     event::{Kind, Observer, Telemetry},
     explain::{self, Plan},
     handle::{Managed, PipelineHandle, Registry},
-    layer::LayerInfo,
+    layer::{LayerInfo, default_name},
     name::Name,
     outcome::{Classification, Classify, ClassifyErrors, ClassifyResults, DefaultClassifier, Outcome},
     policies::{
@@ -22,6 +22,11 @@ use crate::{
         timeout::Timeout,
     },
     policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack},
+};
+#[cfg(feature = "serde")]
+use crate::{
+    config::{LayerConfig, PipelineConfig},
+    configured::{Configured, ConfiguredLayers},
 };
 
 /// Policies around every call to one dependency, with a name, a classifier and an observer.
@@ -206,6 +211,25 @@ impl Pipeline<PassThrough> {
             .bulkhead(Bulkhead::builder().limit(100))
             .circuit_breaker(standard_breaker())
             .timeout(STANDARD_ATTEMPT)
+    }
+
+    /// A pipeline from settings as data. To put layers around or inside of those of the file, use
+    /// [`configured`](PipelineBuilder::configured).
+    ///
+    /// ```
+    /// use withstand::{CircuitBreakerConfig, Pipeline, PipelineConfig, RetryConfig};
+    ///
+    /// let config = PipelineConfig::new("users-api") // from a file, or
+    ///     .layer(RetryConfig::default())
+    ///     .layer(CircuitBreakerConfig::default());
+    /// let users = Pipeline::from_config(config).build()?;
+    /// # Ok::<(), withstand::ConfigError>(())
+    /// ```
+    #[cfg(feature = "serde")]
+    pub fn from_config(
+        config: PipelineConfig,
+    ) -> PipelineBuilder<impl BuildLayers<Around<PassThrough> = layers![Configured]>> {
+        Self::builder(config.name).configured(config.layers)
     }
 
     /// The [`standard`](Self::standard) pipeline with a [`Hedge`] between retry and bulkhead, and 2 attempts instead of
@@ -549,6 +573,44 @@ impl<L, C> PipelineBuilder<L, C> {
         self.stacked(Built(policy))
     }
 
+    /// Adds layers from settings as data, in their order: see [`PipelineConfig`].
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use withstand::{CircuitBreakerConfig, Fallback, Pipeline, PipelineConfig, TimeoutConfig};
+    ///
+    /// # let from_a_file = PipelineConfig::new("users-api")
+    /// #     .layer(CircuitBreakerConfig::default())
+    /// #     .layer(TimeoutConfig::new(Duration::from_secs(1)));
+    /// let users = Pipeline::builder(from_a_file.name)
+    ///     .fallback(Fallback::value("anonymous")) // an answer is code
+    ///     .configured(from_a_file.layers)
+    ///     .classify_errors(|_: &String| withstand::Verdict::transient())
+    ///     .build()?;
+    /// # Ok::<(), withstand::ConfigError>(())
+    /// ```
+    ///
+    /// A policy that is built from a file alone does not know its layers before it runs: each allocates once for each run
+    /// and once for each attempt. Where that matters, write the layers in code and take their numbers from the file:
+    /// each configuration is taken where its policy is, `.retry(config)`.
+    #[cfg(feature = "serde")]
+    pub fn configured(
+        mut self,
+        layers: impl IntoIterator<Item = LayerConfig>,
+    ) -> PipelineBuilder<Stack<L, Unbuilt<ConfiguredLayers, Configured>>, C> {
+        let mut named = Vec::new();
+        for layer in layers {
+            let before = self.kinds.iter().filter(|seen| **seen == layer.kind()).count();
+            named.push((default_name(layer.kind(), before), layer.clone()));
+            self.kinds.push(layer.kind());
+        }
+        self.stacked(Unbuilt {
+            default_name: Kind::Custom.into(),
+            layer: ConfiguredLayers(named),
+            becomes: PhantomData,
+        })
+    }
+
     fn unbuilt<X, P>(self, kind: Kind, layer: X) -> PipelineBuilder<Stack<L, Unbuilt<X, P>>, C> {
         let before = self.kinds.iter().filter(|seen| **seen == kind).count();
         let mut builder =
@@ -705,13 +767,5 @@ impl<P> BuildLayer for Built<P> {
 
     fn build(self) -> Result<P, ConfigError> {
         Ok(self.0)
-    }
-}
-
-/// Gives each layer that was given no name its kind as one, numbered from the second of a kind on.
-fn default_name(kind: Kind, before: usize) -> Name {
-    match before.saturating_add(1) {
-        1 => kind.into(),
-        n => format!("{kind}-{n}").into(),
     }
 }

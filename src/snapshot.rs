@@ -281,7 +281,6 @@ mod written {
         serializer.collect_map(pairs.iter().map(|(field, value)| (field, value)))
     }
 
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands fields by reference")]
     pub(super) fn state<S: Serializer>(state: &CircuitState, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(state.as_str())
     }

@@ -9,10 +9,10 @@ use std::{
 /// The floors, from the ground up.
 const FLOORS: [&[&str]; 6] = [
     &["engine"],
-    &["name", "outcome", "error", "event", "clock", "alarm", "context", "snapshot", "layer"],
+    &["name", "outcome", "error", "event", "clock", "alarm", "config", "amendment", "context", "snapshot", "layer"],
     &["policy", "call", "timed", "budget", "bounds", "build"],
     &["policies"],
-    &["explain", "handle", "pipeline", "layers"],
+    &["configured", "explain", "handle", "pipeline", "layers"],
     &["lib"],
 ];
 

@@ -248,6 +248,16 @@ pub enum EventKind {
         /// The limit now.
         new: usize,
     },
+    /// A setting was changed at run time (info).
+    #[non_exhaustive]
+    Reconfigured {
+        /// The setting, as the builder's method is called.
+        field: &'static str,
+        /// The value before.
+        old: String,
+        /// The value now.
+        new: String,
+    },
     /// Something that a user's own policy reports (info).
     Custom(&'static str),
 }
@@ -273,6 +283,7 @@ impl EventKind {
             | Self::Closed { .. }
             | Self::BudgetRefilled { .. }
             | Self::LimitChanged { .. }
+            | Self::Reconfigured { .. }
             | Self::Custom(_) => Level::Info,
             Self::Opened { reopenings: 0, .. } | Self::RuntimeStalled { .. } => Level::Error,
             Self::Retried { .. }

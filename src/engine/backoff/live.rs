@@ -53,6 +53,41 @@ impl LiveBackoff {
     }
 }
 
+/// How the delays of a backoff grow.
+#[cfg(feature = "serde")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BackoffKind {
+    /// They do not.
+    Constant,
+    /// By the base each time.
+    Linear,
+    /// By a factor each time.
+    #[default]
+    Exponential,
+    /// At random from the base to three times the one before.
+    Decorrelated,
+}
+
+#[cfg(feature = "serde")]
+impl Backoff {
+    /// The same with another kind or base. A kind that is another one begins with its own defaults.
+    pub(crate) fn regrown(self, kind: Option<BackoffKind>, base: Option<Duration>) -> Self {
+        let (index, base) = (self::kind(&self), base.or(self.base()).unwrap_or(super::DEFAULT_BASE));
+        let kind = match (kind, &self.kind) {
+            (Some(BackoffKind::Constant), _) | (None, Kind::Constant(_)) => Kind::Constant(base),
+            (Some(BackoffKind::Linear), _) | (None, Kind::Linear(_)) => Kind::Linear(base),
+            (Some(BackoffKind::Decorrelated), _) | (None, Kind::Decorrelated(_)) => Kind::Decorrelated(base),
+            (Some(BackoffKind::Exponential), _) | (None, Kind::Exponential(_) | Kind::Custom(_)) => {
+                Kind::Exponential(base)
+            }
+        };
+        let grown = Self::of(kind);
+        if self::kind(&grown) == index { Self { kind: grown.kind, ..self } } else { grown }
+    }
+}
+
 fn kind(backoff: &Backoff) -> u32 {
     match backoff.kind {
         Kind::Constant(_) => 0,

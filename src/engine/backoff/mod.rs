@@ -4,6 +4,8 @@ mod live;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "serde")]
+pub use live::BackoffKind;
 pub(crate) use live::LiveBackoff;
 
 use super::{
@@ -99,6 +101,7 @@ enum Kind {
 /// assert_eq!(Jitter::default(), Jitter::Full);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Jitter {
     /// The delay `v` as it is. Clients that fail together retry together.

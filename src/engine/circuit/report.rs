@@ -63,6 +63,7 @@ pub(crate) struct Snapshot {
 
 /// What opened a circuit, told for as long as it is not closed again.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Opening {
     /// The threshold that was reached.
@@ -127,6 +128,7 @@ pub(crate) const LEASE: &str = "lease";
 
 /// What opened a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Trigger {
     /// The share of failures in the window.
@@ -143,6 +145,7 @@ pub enum Trigger {
 
 /// What closed a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum ClosedBy {
     /// Enough probes succeeded.

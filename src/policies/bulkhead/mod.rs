@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod checks;
+#[cfg(feature = "serde")]
+mod config;
 mod permits;
 mod queue;
 mod run;
@@ -10,6 +12,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
+#[cfg(feature = "serde")]
+use crate::{amendment::Amendment, config::LayerConfig};
 use crate::{
     build::IntoLayer,
     call::standalone_guard,
@@ -204,6 +208,14 @@ impl Live for Shared {
             queue: self.queue.get(),
             queued: self.waiting.load(Ordering::Relaxed),
         })
+    }
+
+    #[cfg(feature = "serde")]
+    fn amend(self: Arc<Self>, config: &LayerConfig) -> Result<Amendment, ConfigError> {
+        match config {
+            LayerConfig::Bulkhead(config) => self.amended(config),
+            other => Err(other.misplaced(self.id.kind())),
+        }
     }
 }
 

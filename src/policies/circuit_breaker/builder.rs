@@ -34,23 +34,23 @@ const DEFAULT_SLOW_RATE: f64 = 0.8;
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until it is built"]
 pub struct CircuitBreakerBuilder {
-    name: Option<Name>,
-    count_window: Option<u32>,
-    time_window: Option<Duration>,
-    consecutive: Option<u32>,
-    consecutive_span: Option<Duration>,
-    failure_rate: Option<f64>,
-    min_calls: Option<u32>,
-    slow_call: Option<Duration>,
-    slow_rate: Option<f64>,
-    open_for: Duration,
-    growth: f64,
-    max_open_for: Option<Duration>,
-    jitter: f64,
-    probes: u32,
-    close_after: Option<u32>,
-    probe_lease: Option<Duration>,
-    seed: Option<u64>,
+    pub(super) name: Option<Name>,
+    pub(super) count_window: Option<u32>,
+    pub(super) time_window: Option<Duration>,
+    pub(super) consecutive: Option<u32>,
+    pub(super) consecutive_span: Option<Duration>,
+    pub(super) failure_rate: Option<f64>,
+    pub(super) min_calls: Option<u32>,
+    pub(super) slow_call: Option<Duration>,
+    pub(super) slow_rate: Option<f64>,
+    pub(super) open_for: Duration,
+    pub(super) growth: f64,
+    pub(super) max_open_for: Option<Duration>,
+    pub(super) jitter: f64,
+    pub(super) probes: u32,
+    pub(super) close_after: Option<u32>,
+    pub(super) probe_lease: Option<Duration>,
+    pub(super) seed: Option<u64>,
 }
 
 impl Default for CircuitBreakerBuilder {
@@ -206,7 +206,7 @@ impl CircuitBreakerBuilder {
     }
 
     /// What was given, and the defaults of what was not.
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         let no_window = self.count_window.is_none() && self.time_window.is_none() && self.consecutive.is_none();
         let slow_rate = self.slow_call.map(|_| self.slow_rate.unwrap_or(DEFAULT_SLOW_RATE));
         let span = self.consecutive_span.unwrap_or(Duration::from_secs(1));

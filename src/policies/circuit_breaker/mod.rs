@@ -1,6 +1,8 @@
 //! Circuit breaker: stops calling what does not answer, and finds out when it does again.
 
 mod builder;
+#[cfg(feature = "serde")]
+mod config;
 mod control;
 mod run;
 
@@ -17,8 +19,11 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 pub use builder::CircuitBreakerBuilder;
+use builder::DEFAULT_LEASE;
 pub use control::{Isolation, StateChanges, Ticket};
 
+#[cfg(feature = "serde")]
+use crate::{amendment::Amendment, config::LayerConfig, error::ConfigError};
 use crate::{
     call::standalone_guard,
     clock,
@@ -207,6 +212,14 @@ impl Shared {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// A lease that was not asked for is longer than a call through any of the pipelines can take.
+    fn follow(&self, longest_inside: Option<Duration>) {
+        if self.asked().lease().is_none() {
+            let twice = |inside: Duration| inside.saturating_mul(2).max(SHORTEST_LEASE);
+            self.lengthen_lease(longest_inside.map_or(DEFAULT_LEASE, twice));
+        }
+    }
+
     /// Calls inside can take long: probes get a lease that is longer than in any pipeline so far.
     fn lengthen_lease(&self, lease: Duration) {
         let lease = nanos(lease);
@@ -257,6 +270,9 @@ impl Shared {
         }
     }
 }
+
+/// However short the calls are.
+const SHORTEST_LEASE: Duration = Duration::from_secs(10);
 
 /// How many transitions are kept.
 const TRANSITIONS: usize = 8;
@@ -309,6 +325,19 @@ impl Live for Shared {
         let mut changes = Vec::new();
         self.circuit.reset(clock::now(), &mut changes);
         self.tell(&changes);
+    }
+
+    #[cfg(feature = "serde")]
+    fn amend(self: Arc<Self>, config: &LayerConfig) -> Result<Amendment, ConfigError> {
+        match config {
+            LayerConfig::CircuitBreaker(config) => self.amended(config),
+            other => Err(other.misplaced(self.id.kind())),
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    fn inside_changed(&self, longest: Option<Duration>) {
+        self.follow(longest);
     }
 }
 

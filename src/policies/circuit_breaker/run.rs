@@ -4,12 +4,11 @@ use std::{
     future::Future,
     pin::Pin,
     task::{self, Poll},
-    time::Duration,
 };
 
 use pin_project_lite::pin_project;
 
-use super::{CircuitBreaker, builder::DEFAULT_LEASE};
+use super::CircuitBreaker;
 use crate::{
     clock,
     context::Context,
@@ -263,9 +262,6 @@ impl Drop for Admitted<'_, '_> {
     }
 }
 
-/// The shortest lease that is chosen without being asked for.
-const SHORTEST_LEASE: Duration = Duration::from_secs(10);
-
 impl Describe for CircuitBreaker {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
         out.push(self.shared.info().live(self.shared.clone()));
@@ -273,11 +269,7 @@ impl Describe for CircuitBreaker {
 
     /// A lease that was not asked for is longer than a call through any of the pipelines can take.
     fn attach(&self, site: &Site<'_>) {
-        let shared = &self.shared;
-        shared.listeners.add(site.telemetry);
-        if shared.asked().lease().is_none() {
-            let twice = |inside: Duration| inside.saturating_mul(2).max(SHORTEST_LEASE);
-            shared.lengthen_lease(site.longest_inside().map_or(DEFAULT_LEASE, twice));
-        }
+        self.shared.listeners.add(site.telemetry);
+        self.shared.follow(site.longest_inside());
     }
 }

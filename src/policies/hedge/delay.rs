@@ -14,6 +14,7 @@ use crate::{
     engine::{
         moment::{Moment, nanos},
         quantile::Latencies,
+        tuned::Tuned,
     },
     error::ConfigError,
     layer::HedgeWait,
@@ -73,12 +74,12 @@ pub(super) enum Kind {
 
 #[derive(Clone, Debug)]
 pub(super) struct Quantile {
-    share: f64,
-    floor: Duration,
-    ceiling: Option<Duration>,
-    starting: Option<Duration>,
-    min_samples: u32,
-    window: Duration,
+    pub(super) share: f64,
+    pub(super) floor: Duration,
+    pub(super) ceiling: Option<Duration>,
+    pub(super) starting: Option<Duration>,
+    pub(super) min_samples: u32,
+    pub(super) window: Duration,
 }
 
 impl HedgeDelay {
@@ -150,7 +151,7 @@ impl HedgeDelay {
         self.with(|quantile| quantile.window = window)
     }
 
-    fn with(mut self, change: impl FnOnce(&mut Quantile)) -> Self {
+    pub(super) fn with(mut self, change: impl FnOnce(&mut Quantile)) -> Self {
         if let Kind::Quantile(quantile) = &mut self.0 {
             change(quantile);
         }
@@ -184,7 +185,12 @@ impl fmt::Debug for HedgeDelay {
 
 /// A [`HedgeDelay`] at work.
 pub(super) struct Delay {
-    kind: Kind,
+    /// As it was given; its numbers of now are the words below.
+    pub(super) kind: Kind,
+    pub(super) fixed: Tuned<Duration>,
+    pub(super) floor: Tuned<Duration>,
+    pub(super) ceiling: Tuned<Option<Duration>>,
+    pub(super) starting: Tuned<Option<Duration>>,
     /// What a quantile has measured.
     latencies: Option<Latencies>,
     /// The ceiling that a pipeline around it has asked for, in nanoseconds.
@@ -197,26 +203,39 @@ impl Delay {
             Kind::Quantile(quantile) => Some(quantile.check()?),
             _ => None,
         };
-        Ok(Self { kind: delay.0, latencies, ceiling_inside: AtomicU64::new(u64::MAX) })
+        let (fixed, (floor, ceiling, starting)) = match &delay.0 {
+            Kind::Fixed(delay) => (*delay, Default::default()),
+            Kind::Quantile(quantile) => (Duration::ZERO, (quantile.floor, quantile.ceiling, quantile.starting)),
+            Kind::OnFailure | Kind::Custom(_) => Default::default(),
+        };
+        Ok(Self {
+            kind: delay.0,
+            fixed: Tuned::new(fixed),
+            floor: Tuned::new(floor),
+            ceiling: Tuned::new(ceiling),
+            starting: Tuned::new(starting),
+            latencies,
+            ceiling_inside: AtomicU64::new(u64::MAX),
+        })
     }
 
     /// The delay before the `next`th hedge; none for no hedge by time.
     pub(super) fn before(&self, next: u32) -> Option<Duration> {
         match &self.kind {
-            Kind::Fixed(delay) => Some(*delay),
+            Kind::Fixed(_) => Some(self.fixed.get()),
             Kind::OnFailure => None,
             Kind::Custom(delay) => delay(next),
-            Kind::Quantile(quantile) => {
+            Kind::Quantile(_) => {
                 let estimate = self.latencies.as_ref().and_then(Latencies::estimate);
-                let delay = estimate.map(|estimate| estimate.max(quantile.floor)).or(quantile.starting)?;
-                Some(delay.min(self.ceiling(quantile)))
+                let delay = estimate.map(|estimate| estimate.max(self.floor.get())).or_else(|| self.starting.get())?;
+                Some(delay.min(self.ceiling()))
             }
         }
     }
 
-    fn ceiling(&self, quantile: &Quantile) -> Duration {
+    fn ceiling(&self) -> Duration {
         // Relaxed: a number that orders nothing else.
-        quantile.ceiling.unwrap_or_else(|| Duration::from_nanos(self.ceiling_inside.load(Relaxed)))
+        self.ceiling.get().unwrap_or_else(|| Duration::from_nanos(self.ceiling_inside.load(Relaxed)))
     }
 
     /// Whether there is too little to know when to hedge.
@@ -240,11 +259,20 @@ impl Delay {
         self.ceiling_inside.fetch_min(nanos(inside / 2), Relaxed);
     }
 
+    /// What is inside has changed.
+    #[cfg(feature = "serde")]
+    pub(super) fn set_ceiling(&self, inside: Option<Duration>) {
+        self.ceiling_inside.store(u64::MAX, Relaxed);
+        if let Some(inside) = inside {
+            self.lower_ceiling(inside);
+        }
+    }
+
     pub(super) fn wait(&self) -> HedgeWait {
         match &self.kind {
-            Kind::Fixed(delay) => HedgeWait::Fixed(*delay),
+            Kind::Fixed(_) => HedgeWait::Fixed(self.fixed.get()),
             Kind::OnFailure => HedgeWait::OnFailure,
-            Kind::Quantile(quantile) => HedgeWait::UpTo(self.ceiling(quantile)),
+            Kind::Quantile(_) => HedgeWait::UpTo(self.ceiling()),
             Kind::Custom(_) => HedgeWait::Unknown,
         }
     }
@@ -264,13 +292,13 @@ impl Quantile {
 impl fmt::Display for Delay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Fixed(Duration::ZERO) => f.write_str("parallel"),
-            Kind::Fixed(delay) => write!(f, "{delay:?}"),
+            Kind::Fixed(_) if self.fixed.get().is_zero() => f.write_str("parallel"),
+            Kind::Fixed(_) => write!(f, "{:?}", self.fixed.get()),
             Kind::OnFailure => f.write_str("on failure"),
             Kind::Custom(_) => f.write_str("custom"),
             Kind::Quantile(quantile) => {
-                write!(f, "quantile {} from {:?}", quantile.share, quantile.floor)?;
-                match self.ceiling(quantile) {
+                write!(f, "quantile {} from {:?}", quantile.share, self.floor.get())?;
+                match self.ceiling() {
                     ceiling if nanos(ceiling) == u64::MAX => Ok(()),
                     ceiling => write!(f, " to {ceiling:?}"),
                 }

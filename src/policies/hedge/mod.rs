@@ -1,5 +1,7 @@
 //! Hedge: a second attempt where the first is slow.
 
+#[cfg(feature = "serde")]
+mod config;
 mod delay;
 mod race;
 
@@ -7,6 +9,8 @@ use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 pub use delay::HedgeDelay;
 
+#[cfg(feature = "serde")]
+use crate::{amendment::Amendment, config::LayerConfig};
 use crate::{
     budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder},
     build::IntoLayer,
@@ -262,5 +266,18 @@ impl Live for Shared {
             current_delay: self.delay.before(1),
             budget: self.budget.as_ref().map(|budget| budget.snapshot()),
         })
+    }
+
+    #[cfg(feature = "serde")]
+    fn amend(self: Arc<Self>, config: &LayerConfig) -> Result<Amendment, ConfigError> {
+        match config {
+            LayerConfig::Hedge(config) => self.amended(config),
+            other => Err(other.misplaced(self.id.kind())),
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    fn inside_changed(&self, longest: Option<Duration>) {
+        self.delay.set_ceiling(longest);
     }
 }

@@ -1,9 +1,13 @@
 //! Retry: repeats what may succeed the next time.
 
+#[cfg(feature = "serde")]
+mod config;
 mod run;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "serde")]
+use crate::{amendment::Amendment, config::LayerConfig};
 use crate::{
     budget::{BudgetChoice, RetryBudget, RetryBudgetBuilder},
     build::IntoLayer,
@@ -330,5 +334,13 @@ impl Live for Shared {
 
     fn state(&self) -> LayerState {
         LayerState::Retry(RetrySnapshot { budget: self.budget.as_ref().map(|budget| budget.snapshot()) })
+    }
+
+    #[cfg(feature = "serde")]
+    fn amend(self: Arc<Self>, config: &LayerConfig) -> Result<Amendment, ConfigError> {
+        match config {
+            LayerConfig::Retry(config) => self.amended(config),
+            other => Err(other.misplaced(self.id.kind())),
+        }
     }
 }

@@ -1,9 +1,15 @@
 //! Pipelines that run, as those see them who look after them: what they are doing, and what can be done about it.
 
+mod registry;
+#[cfg(feature = "serde")]
+mod update;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
+
+pub use registry::Registry;
 
 use crate::{
     error::ConfigError,
@@ -161,143 +167,5 @@ impl fmt::Debug for PipelineHandle {
             .field("name", &self.managed.name)
             .field("is_live", &self.is_live())
             .finish_non_exhaustive()
-    }
-}
-
-/// Every live pipeline of the process, by name.
-///
-/// [`PipelineBuilder::build`](crate::PipelineBuilder::build) enters each one, and it is gone as soon as the pipeline is
-/// dropped. Several may have the same name: one for each tenant, say. What is done by name is done to all of them.
-///
-/// ```
-/// use withstand::{Pipeline, Registry};
-///
-/// let users = Pipeline::standard("users-api").build()?;
-/// for pipeline in Registry::global().snapshot() {
-///     println!("{}: {} layers", pipeline.pipeline, pipeline.layers.len());
-/// }
-/// // An operator, from an admin page:
-/// Registry::global().isolate("users-api")?;
-/// Registry::global().release("users-api")?;
-/// Registry::global().reset("users-api")?;
-/// assert!(Registry::global().reset("user-api").is_err(), "there is no such pipeline");
-/// # Ok::<(), withstand::ConfigError>(())
-/// ```
-///
-/// It is looked at by people and by scrapers, and taken by no call: entering a pipeline takes a lock for a moment.
-#[derive(Default)]
-pub struct Registry {
-    entries: Mutex<Entries>,
-}
-
-#[derive(Default)]
-struct Entries {
-    pipelines: Vec<Weak<Managed>>,
-    /// Those that are gone are put out when there are this many: then entering one takes constant time on average.
-    sweep_at: usize,
-}
-
-static GLOBAL: Registry = Registry { entries: Mutex::new(Entries { pipelines: Vec::new(), sweep_at: 0 }) };
-
-impl Registry {
-    /// The registry of this process.
-    #[must_use]
-    pub fn global() -> &'static Self {
-        &GLOBAL
-    }
-
-    pub(crate) fn enter(&self, managed: &Arc<Managed>) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.pipelines.len() >= entries.sweep_at {
-            entries.pipelines.retain(|pipeline| pipeline.strong_count() > 0);
-            entries.sweep_at = entries.pipelines.len().saturating_mul(2).max(16);
-        }
-        entries.pipelines.push(Arc::downgrade(managed));
-    }
-
-    /// Handles on all pipelines that are live, in the order in which they were built.
-    #[must_use]
-    pub fn pipelines(&self) -> Vec<PipelineHandle> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = entries.pipelines.iter().filter_map(Weak::upgrade).filter(|managed| managed.is_live());
-        live.map(PipelineHandle::new).collect()
-    }
-
-    /// What all of them are doing now.
-    #[must_use]
-    pub fn snapshot(&self) -> Vec<PipelineSnapshot> {
-        self.pipelines().iter().map(PipelineHandle::snapshot).collect()
-    }
-
-    /// The pipelines of this name.
-    ///
-    /// # Errors
-    ///
-    /// If there is none; the error names those that there are.
-    pub fn named(&self, name: &str) -> Result<Vec<PipelineHandle>, ConfigError> {
-        let all = self.pipelines();
-        let (found, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|pipeline| *pipeline.name() == name);
-        if found.is_empty() {
-            return Err(unknown(name, &others));
-        }
-        Ok(found)
-    }
-
-    /// Isolates the circuits of all pipelines of this name: see [`PipelineHandle::isolate`].
-    ///
-    /// # Errors
-    ///
-    /// If there is none of this name, or one without a circuit breaker; then none is isolated.
-    pub fn isolate(&self, name: &str) -> Result<(), ConfigError> {
-        let found = self.named(name)?;
-        let failed = found.iter().enumerate().find_map(|(done, pipeline)| Some((done, pipeline.isolate().err()?)));
-        match failed {
-            None => Ok(()),
-            Some((done, error)) => {
-                found.iter().take(done).for_each(PipelineHandle::release);
-                Err(error)
-            }
-        }
-    }
-
-    /// Releases what [`isolate`](Self::isolate) has isolated.
-    ///
-    /// # Errors
-    ///
-    /// If there is no pipeline of this name.
-    pub fn release(&self, name: &str) -> Result<(), ConfigError> {
-        self.named(name)?.iter().for_each(PipelineHandle::release);
-        Ok(())
-    }
-
-    /// Closes the circuits of all pipelines of this name, with empty windows.
-    ///
-    /// # Errors
-    ///
-    /// If there is no pipeline of this name.
-    pub fn reset(&self, name: &str) -> Result<(), ConfigError> {
-        self.named(name)?.iter().for_each(PipelineHandle::reset);
-        Ok(())
-    }
-}
-
-fn unknown(name: &str, others: &[PipelineHandle]) -> ConfigError {
-    /// As many names as fit a line.
-    const SHOWN: usize = 8;
-    let mut names: Vec<&str> = others.iter().map(|pipeline| pipeline.name().as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let more = if names.len() > SHOWN { ", .." } else { "" };
-    names.truncate(SHOWN);
-    let accepted = match names.as_slice() {
-        [] => "the name of a live pipeline; there are none".to_owned(),
-        names => format!("the name of a live pipeline: {}{more}", names.join(", ")),
-    };
-    ConfigError::new("name", format_args!("{name:?}"), accepted)
-}
-
-impl fmt::Debug for Registry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.pipelines().iter().map(|pipeline| pipeline.name().clone())).finish()
     }
 }

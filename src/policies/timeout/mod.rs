@@ -1,5 +1,8 @@
 //! Timeout: ends what takes too long.
 
+#[cfg(feature = "serde")]
+mod config;
+
 use std::{
     fmt,
     future::Future,
@@ -11,6 +14,8 @@ use std::{
 
 use pin_project_lite::pin_project;
 
+#[cfg(feature = "serde")]
+use crate::{amendment::Amendment, config::LayerConfig};
 use crate::{
     build::{FOREVER, IntoLayer},
     call::standalone_guard,
@@ -138,6 +143,14 @@ impl Live for Shared {
     fn info(&self) -> LayerInfo {
         let limit = self.limit.get();
         LayerInfo::new(self.id.clone(), Role::Timeout { limit }).setting("limit", format_args!("{limit:?}"))
+    }
+
+    #[cfg(feature = "serde")]
+    fn amend(self: Arc<Self>, config: &LayerConfig) -> Result<Amendment, ConfigError> {
+        match config {
+            LayerConfig::Timeout(config) => self.amended(config),
+            other => Err(other.misplaced(self.id.kind())),
+        }
     }
 }
 

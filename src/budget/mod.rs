@@ -1,5 +1,8 @@
 //! The budget for extra load, as its users see it.
 
+#[cfg(feature = "serde")]
+mod config;
+
 use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use crate::{
