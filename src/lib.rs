@@ -165,7 +165,8 @@ pub use outcome::{
     Classification, Classify, ClassifyErrors, ClassifyResults, DefaultClassifier, Outcome, Verdict, VerdictKind,
 };
 pub use pipeline::{
-    BuildLayer, BuildLayers, Built, Pipeline, PipelineBuilder, StandardHedgedLayers, StandardLayers, Unbuilt,
+    BuildLayer, BuildLayers, Built, Pipeline, PipelineBuilder, StandardBuilder, StandardHedgedBuilder,
+    StandardHedgedLayers, StandardLayers, Unbuilt,
 };
 pub use policies::{
     bulkhead::{Bulkhead, BulkheadBuilder, Permit},

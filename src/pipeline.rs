@@ -14,11 +14,11 @@ use crate::{
     name::Name,
     outcome::{Classification, Classify, ClassifyErrors, ClassifyResults, DefaultClassifier, Outcome},
     policies::{
-        bulkhead::Bulkhead,
+        bulkhead::{Bulkhead, BulkheadBuilder},
         circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder},
         fallback::Fallback,
-        hedge::Hedge,
-        retry::Retry,
+        hedge::{Hedge, HedgeBuilder},
+        retry::{Retry, RetryBuilder},
         timeout::Timeout,
     },
     policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack},
@@ -204,7 +204,7 @@ impl Pipeline<PassThrough> {
     /// println!("{}", breaker.state()); // for a health check
     /// # Ok::<(), withstand::ConfigError>(())
     /// ```
-    pub fn standard(name: impl Into<Name>) -> PipelineBuilder<impl BuildLayers<Around<PassThrough> = StandardLayers>> {
+    pub fn standard(name: impl Into<Name>) -> StandardBuilder {
         Self::builder(name)
             .timeout(STANDARD_TOTAL)
             .retry(Retry::builder())
@@ -234,9 +234,7 @@ impl Pipeline<PassThrough> {
 
     /// The [`standard`](Self::standard) pipeline with a [`Hedge`] between retry and bulkhead, and 2 attempts instead of
     /// 3: for reads from replicated services.
-    pub fn standard_hedged(
-        name: impl Into<Name>,
-    ) -> PipelineBuilder<impl BuildLayers<Around<PassThrough> = StandardHedgedLayers>> {
+    pub fn standard_hedged(name: impl Into<Name>) -> StandardHedgedBuilder {
         Self::builder(name)
             .timeout(STANDARD_TOTAL)
             .retry(Retry::builder().max_attempts(2))
@@ -252,6 +250,28 @@ pub type StandardLayers = layers![Timeout, Retry, Bulkhead, CircuitBreaker, Time
 
 /// The layers of [`Pipeline::standard_hedged`].
 pub type StandardHedgedLayers = layers![Timeout, Retry, Hedge, Bulkhead, CircuitBreaker, Timeout];
+
+/// What [`Pipeline::standard`] gives, to be built. Layers that are added go innermost.
+pub type StandardBuilder = PipelineBuilder<
+    Stack<
+        Stack<Stack<UnbuiltRetry, Unbuilt<BulkheadBuilder, Bulkhead>>, Unbuilt<CircuitBreakerBuilder, CircuitBreaker>>,
+        Unbuilt<Duration, Timeout>,
+    >,
+>;
+
+/// What [`Pipeline::standard_hedged`] gives, to be built. Layers that are added go innermost.
+pub type StandardHedgedBuilder = PipelineBuilder<
+    Stack<
+        Stack<
+            Stack<Stack<UnbuiltRetry, Unbuilt<HedgeBuilder, Hedge>>, Unbuilt<BulkheadBuilder, Bulkhead>>,
+            Unbuilt<CircuitBreakerBuilder, CircuitBreaker>,
+        >,
+        Unbuilt<Duration, Timeout>,
+    >,
+>;
+
+/// The outer two layers of both.
+type UnbuiltRetry = Stack<Stack<PassThrough, Unbuilt<Duration, Timeout>>, Unbuilt<RetryBuilder, Retry>>;
 
 const STANDARD_TOTAL: Duration = Duration::from_secs(4);
 const STANDARD_ATTEMPT: Duration = Duration::from_secs(1);

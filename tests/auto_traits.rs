@@ -12,8 +12,9 @@ use withstand::{
     Isolation, Jitter, Kind, LayerInfo, LayerSnapshot, LayerState, Level, Name, Observers, Opening, Outcome,
     PassThrough, Permit, Phase, Pipeline, PipelineBuilder, PipelineHandle, PipelineSnapshot, Plan, PolicyId, Priority,
     Reason, Recorded, Registry, Rejection, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetrySnapshot,
-    RetryStop, Scope, Site, Stack, StandardHedgedLayers, StandardLayers, StateChanges, Ticket, TimedOut, Timeout,
-    TimeoutBuilder, Transition, Trigger, Unbuilt, Value, Verdict, VerdictKind, WaitEnd, Warning, WarningKind,
+    RetryStop, Scope, Site, Stack, StandardBuilder, StandardHedgedBuilder, StandardHedgedLayers, StandardLayers,
+    StateChanges, Ticket, TimedOut, Timeout, TimeoutBuilder, Transition, Trigger, Unbuilt, Value, Verdict, VerdictKind,
+    WaitEnd, Warning, WarningKind,
 };
 
 macro_rules! is {
@@ -51,7 +52,8 @@ is!(
     FromError<F>, FromFuture<F>, FromOutcome<F>, Hedge, HedgeBuilder, HedgeDelay, HedgeSuppression, HedgeTrigger,
     Idempotency, Isolation, Jitter, Kind, LayerInfo, Level, Name, Observers, Opening, Outcome<u32, io::Error>, PassThrough,
     Permit<'static>, Phase, Pipeline<StandardLayers>, Pipeline<StandardHedgedLayers, ClassifyErrors<F>>,
-    PipelineBuilder<PassThrough>, Plan, PolicyId, Priority, Reason, Recorded, Rejection, Retry, RetryBudget,
+    PipelineBuilder<PassThrough>, StandardBuilder, StandardHedgedBuilder, Plan, PolicyId, Priority, Reason, Recorded,
+    Rejection, Retry, RetryBudget,
     RetryBudgetBuilder, RetryBuilder, RetryStop, Scope, Site<'static>, Stack<Timeout, Retry>, StateChanges,
     Ticket<'static>, TimedOut, Timeout, TimeoutBuilder, Trigger, Unbuilt<Duration, Timeout>, Value<u32>, Verdict,
     VerdictKind, WaitEnd, Warning, WarningKind, BudgetSnapshot, BulkheadSnapshot, HedgeSnapshot, LayerSnapshot,

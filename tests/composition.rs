@@ -528,3 +528,14 @@ async fn a_layer_in_an_option_or_in_a_box_is_as_much_part_of_the_pipeline() {
     let none = Pipeline::builder("api").layer(None::<Arc<CircuitBreaker>>).build().unwrap();
     assert!(none.explain().layers().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_added_to_a_standard_pipeline_goes_innermost() {
+    let seen = |plan: withstand::Plan| plan.layers().last().unwrap().name().to_string();
+    let standard = Pipeline::standard("users").timeout(withstand::Timeout::builder(ms(900)).name("added"));
+    assert_eq!(seen(standard.build().unwrap().explain()), "added");
+    let hedged = Pipeline::standard_hedged("users").timeout(withstand::Timeout::builder(ms(900)).name("added"));
+    let hedged = hedged.build().unwrap();
+    assert_eq!(seen(hedged.explain()), "added");
+    assert_eq!(hedged.call(|| async { Ok::<_, ()>(7) }).await, Ok(7));
+}
