@@ -201,6 +201,13 @@ pub(crate) enum Role {
         /// The limit of an asynchronous one.
         limit: Option<Duration>,
     },
+    #[cfg(feature = "chaos")]
+    Chaos {
+        /// The longest latency that it may inject; none where it may hang.
+        longest: Option<Duration>,
+        /// Whether it injects faults now.
+        on: bool,
+    },
     Custom {
         /// Whether it was given a name, which must then be unique.
         named: bool,

@@ -61,6 +61,7 @@
 //! | How do I put a pipeline into a struct? | [`layers!`], [`BoxPolicy`] |
 //! | How do I share a breaker, a bulkhead or a budget? | in an [`Arc`](std::sync::Arc): [`IntoLayer`] |
 //! | How do I use a pipeline inside another? | as a [`layer`](PipelineBuilder::layer), or [`Pipeline::outcome`] inside [`Pipeline::forward`] |
+//! | Does it withstand? Faults on purpose | `Chaos`, with the feature `chaos` |
 //! | How do I write a policy of my own? | [`Policy`], [`Describe`], [`Context`], [`Outcome`] |
 //!
 //! # Rules that hold everywhere
@@ -153,6 +154,8 @@ pub use context::{Attempt, CallOptions, Context, Frame, Idempotency, Priority};
 pub use engine::backoff::{Backoff, BackoffStep, Jitter};
 pub use engine::circuit::{Opening, Recorded};
 pub use error::{ConfigError, Error, Phase, Reason, Rejection, Scope, TimedOut};
+#[cfg(feature = "chaos")]
+pub use event::Fault;
 pub use event::{
     AttemptEnd, CallOutcome, ClosedBy, Event, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, Kind, Level,
     Observer, Observers, PolicyId, RetryStop, Trigger, WaitEnd,
@@ -168,6 +171,8 @@ pub use pipeline::{
     BuildLayer, BuildLayers, Built, Pipeline, PipelineBuilder, StandardBuilder, StandardHedgedBuilder,
     StandardHedgedLayers, StandardLayers, Unbuilt,
 };
+#[cfg(feature = "chaos")]
+pub use policies::chaos::{Chaos, ChaosBuilder, ChaosKey, ChaosSwitch, Inject, InjectError, InjectOutcome};
 pub use policies::{
     bulkhead::{Bulkhead, BulkheadBuilder, Permit},
     circuit_breaker::{CircuitBreaker, CircuitBreakerBuilder, Isolation, StateChanges, Ticket},

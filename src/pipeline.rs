@@ -2,6 +2,8 @@
 
 use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 
+#[cfg(feature = "chaos")]
+use crate::policies::chaos::Chaos;
 use crate::{
     build::IntoLayer,
     call::{self, Classified, Forwarded},
@@ -586,6 +588,16 @@ impl<L, C> PipelineBuilder<L, C> {
         fallback: X,
     ) -> PipelineBuilder<Stack<L, Unbuilt<X, Fallback<S>>>, C> {
         self.unbuilt(Kind::Fallback, fallback)
+    }
+
+    /// Adds faults on purpose, to see what the layers outside of it make of them.
+    #[cfg(feature = "chaos")]
+    #[expect(clippy::type_complexity, reason = "as that of the other layers, and inferred by who calls it")]
+    pub fn chaos<A, B, X: IntoLayer<Chaos<A, B>>>(
+        self,
+        chaos: X,
+    ) -> PipelineBuilder<Stack<L, Unbuilt<X, Chaos<A, B>>>, C> {
+        self.unbuilt(Kind::Chaos, chaos)
     }
 
     /// Adds any policy: one of your own, another pipeline, an `Option` of one, a [`BoxPolicy`](crate::BoxPolicy).

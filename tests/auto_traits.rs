@@ -61,6 +61,15 @@ is!(
     Send, Sync, Unpin
 );
 
+#[cfg(feature = "chaos")]
+use withstand::{Chaos, ChaosBuilder, ChaosKey, ChaosSwitch, InjectError, InjectOutcome};
+#[cfg(feature = "chaos")]
+is!(
+    Chaos, Chaos<InjectError<F>, InjectOutcome<F>>, ChaosBuilder<InjectError<F>, InjectOutcome<F>>, ChaosKey, ChaosSwitch,
+    withstand::Fault, InjectError<F>, InjectOutcome<F>;
+    Send, Sync, Unpin
+);
+
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);
 
@@ -79,6 +88,7 @@ fn no_public_type_is_forgotten() {
         "BuildLayers",
         "Classify",
         "Describe",
+        "Inject",
         "IntoLayer",
         "Observer",
         "Operation",

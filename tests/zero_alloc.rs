@@ -176,6 +176,23 @@ fn a_full_stack_allocates_nothing() {
     });
 }
 
+/// Of its faults only a panic allocates, as panics do.
+#[cfg(feature = "chaos")]
+#[test]
+fn no_chaos_allocates() {
+    use withstand::Chaos;
+    alone(async {
+        let chaos = || Chaos::builder().latency(0.0, ms(5)).error(0.0, || Fault::TimedOut).hang(0.0);
+        allocates_nothing("chaos, off", chaos().error(1.0, || Fault::TimedOut).build().unwrap()).await;
+        allocates_nothing("chaos, errors", chaos().error(1.0, || Fault::TimedOut).enabled().build().unwrap()).await;
+        allocates_nothing("chaos, latency", chaos().latency(1.0, ms(5)).enabled().build().unwrap()).await;
+        let hangs = chaos().hang(1.0).latency(1.0, ms(5)).enabled();
+        let pipeline = Pipeline::builder("hangs").timeout(ms(20)).chaos(hangs).build().unwrap();
+        allocates_nothing("chaos, hangs", pipeline).await;
+        allocates_nothing("chaos, of a key", chaos().latency(1.0, ms(5)).enabled().build().unwrap().for_key("a")).await;
+    });
+}
+
 #[test]
 fn a_guarded_future_is_not_boxed() {
     alone(async {

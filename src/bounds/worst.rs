@@ -64,6 +64,14 @@ impl Worst {
                 self.each_attempts(Attempts::answered);
                 self.each_time(|time| time.then(limit.unwrap_or_default()));
             }
+            #[cfg(feature = "chaos")]
+            Role::Chaos { longest, .. } => {
+                self.each_attempts(|inside| inside.custom(Some(1)));
+                self.each_time(|time| match longest {
+                    Some(longest) => time.then(longest),
+                    None => Time { most: Bound::Unbounded, ..time },
+                });
+            }
             Role::Custom { attempts, added_time, .. } => {
                 self.each_attempts(|inside| inside.custom(attempts));
                 self.each_time(|time| time.custom(attempts, added_time));

@@ -50,6 +50,19 @@ impl Rng {
         low.saturating_add(from_nanos(self.next().random_range(0..=span)))
     }
 
+    /// Independent numbers, each uniform in `[0, 1)`, all of one draw.
+    #[cfg(feature = "chaos")]
+    pub(crate) fn uniforms<const N: usize>(&self) -> [f64; N] {
+        let mut draw = self.next();
+        std::array::from_fn(|_| draw.random())
+    }
+
+    /// Another sequence, which follows from this one's seed and the salt alone.
+    #[cfg(feature = "chaos")]
+    pub(crate) fn derived(&self, salt: u64) -> Self {
+        Self::seeded(self.key ^ salt)
+    }
+
     /// The generator of the next draw.
     fn next(&self) -> SmallRng {
         // An odd constant, so that no draw repeats before 2^64 of them. It must not be the one by which the generator
@@ -129,6 +142,35 @@ mod tests {
         // 12 is one over the variance: this is the correlation of a draw with the one before.
         assert!((12.0 * products / n).abs() < 0.015);
         assert!(buckets.iter().all(|&b| (9_600..10_400).contains(&b)));
+    }
+
+    #[cfg(feature = "chaos")]
+    #[test]
+    fn the_numbers_of_one_draw_are_uniform_independent_and_no_other_draw_s() {
+        const N: u32 = 100_000;
+        let rng = Rng::seeded(1);
+        let (mut sums, mut products, mut across, mut last) = ([0.0; 2], 0.0, 0.0, 0.5);
+        for _ in 0..N {
+            let [a, b] = rng.uniforms();
+            assert!((0.0..1.0).contains(&a) && (0.0..1.0).contains(&b));
+            sums = [sums[0] + a, sums[1] + b];
+            products += (a - 0.5) * (b - 0.5);
+            across += (a - 0.5) * (last - 0.5);
+            last = b;
+        }
+        let n = f64::from(N);
+        assert!(sums.iter().all(|sum| (sum / n - 0.5).abs() < 0.005), "{sums:?}");
+        assert!((12.0 * products / n).abs() < 0.015 && (12.0 * across / n).abs() < 0.015);
+    }
+
+    #[cfg(feature = "chaos")]
+    #[test]
+    fn a_derived_sequence_depends_on_seed_and_salt_alone() {
+        let (used, fresh) = (Rng::seeded(7), Rng::seeded(7));
+        draws(&used, 10);
+        assert_eq!(draws(&used.derived(1), 10), draws(&fresh.derived(1), 10));
+        assert_ne!(draws(&fresh.derived(1), 10), draws(&fresh.derived(2), 10));
+        assert_ne!(draws(&fresh.derived(1), 10), draws(&Rng::seeded(8).derived(1), 10));
     }
 
     #[test]

@@ -258,6 +258,26 @@ pub enum EventKind {
         /// The value now.
         new: String,
     },
+    /// A fault was injected on purpose (warn).
+    #[cfg(feature = "chaos")]
+    #[non_exhaustive]
+    ChaosInjected {
+        /// Which.
+        fault: Fault,
+        /// How long the answer is held back; none for faults other than latency.
+        latency: Option<Duration>,
+        /// The number of the attempt.
+        attempt: u32,
+        /// The index of the hedge; the primary is 0.
+        hedge: u32,
+    },
+    /// The injection of faults was switched on or off (warn).
+    #[cfg(feature = "chaos")]
+    #[non_exhaustive]
+    ChaosSwitched {
+        /// Whether faults are injected from now on.
+        on: bool,
+    },
     /// Something that a user's own policy reports (info).
     Custom(&'static str),
 }
@@ -296,6 +316,8 @@ impl EventKind {
             | Self::Released { .. }
             | Self::BudgetEmptied { .. }
             | Self::FellBack { .. } => Level::Warn,
+            #[cfg(feature = "chaos")]
+            Self::ChaosInjected { .. } | Self::ChaosSwitched { .. } => Level::Warn,
         }
     }
 }
@@ -457,4 +479,36 @@ pub enum FallbackEnd {
     Declined,
     /// It took longer than its own limit; the outcome passed on unchanged.
     TimedOut,
+}
+
+/// What a [`Chaos`](crate::Chaos) injects.
+#[cfg(feature = "chaos")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The answer is held back for a time.
+    Latency,
+    /// An error in the place of the operation.
+    Error,
+    /// An outcome in the place of the operation.
+    Outcome,
+    /// Nothing in the place of the operation, for ever.
+    Hang,
+    /// A panic in the place of the operation.
+    Panic,
+}
+
+#[cfg(feature = "chaos")]
+impl Fault {
+    /// The fault in lower case, as the builder's method is called and as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Error => "error",
+            Self::Outcome => "outcome",
+            Self::Hang => "hang",
+            Self::Panic => "panic",
+        }
+    }
 }

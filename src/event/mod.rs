@@ -8,6 +8,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+#[cfg(feature = "chaos")]
+pub use kinds::Fault;
 pub use kinds::{AttemptEnd, CallOutcome, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, RetryStop, WaitEnd};
 
 pub use crate::engine::circuit::{ClosedBy, Trigger};
@@ -186,6 +188,9 @@ pub enum Kind {
     Hedge,
     /// [`Fallback`](crate::Fallback)
     Fallback,
+    /// [`Chaos`](crate::Chaos)
+    #[cfg(feature = "chaos")]
+    Chaos,
     /// A policy of the user's own.
     Custom,
 }
@@ -201,6 +206,8 @@ impl Kind {
             Self::Bulkhead => "bulkhead",
             Self::Hedge => "hedge",
             Self::Fallback => "fallback",
+            #[cfg(feature = "chaos")]
+            Self::Chaos => "chaos",
             Self::Custom => "custom",
         }
     }

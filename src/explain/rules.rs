@@ -26,6 +26,8 @@ pub(super) fn warnings(layers: &[LayerInfo], classified: bool) -> Vec<Warning> {
                 bulkhead(&place, limit, (queue > 0).then_some(max_wait), &mut found);
             }
             Role::Fallback { limit, .. } => fallback(&place, limit.is_some(), &mut found),
+            #[cfg(feature = "chaos")]
+            Role::Chaos { on, .. } => chaos(&place, on, &mut found),
         }
     }
     found.0
@@ -287,8 +289,25 @@ fn fallback(place: &Place<'_>, waits: bool, found: &mut Findings) {
                 format!("{this} is inside {}, which does not repeat what it answers; put it outermost", The(outer))
             }
             Kind::Fallback | Kind::Custom => continue,
+            #[cfg(feature = "chaos")]
+            Kind::Chaos => continue,
         };
         found.add(WarningKind::FallbackNotOutermost, [layer, outer], text);
         return;
+    }
+}
+
+#[cfg(feature = "chaos")]
+fn chaos(place: &Place<'_>, on: bool, found: &mut Findings) {
+    let layer = place.layer;
+    let this = The(layer);
+    if on {
+        let text = format!("{this} is on: calls fail on purpose; switch it off unless that is meant");
+        found.add(WarningKind::ChaosEnabled, [layer], text);
+    }
+    let blind = |inside: &&LayerInfo| !matches!(inside.kind(), Kind::Chaos | Kind::Custom);
+    if let Some(inside) = place.inside.iter().find(blind) {
+        let text = format!("{this} is outside of {}, which sees none of its faults; put it innermost", The(inside));
+        found.add(WarningKind::ChaosNotInnermost, [layer, inside], text);
     }
 }

@@ -34,6 +34,8 @@ fn check(place: &Place<'_>) -> Result<(), ConfigError> {
         | Role::Bulkhead { .. }
         | Role::Fallback { .. }
         | Role::Custom { .. } => Ok(()),
+        #[cfg(feature = "chaos")]
+        Role::Chaos { .. } => Ok(()),
     }
 }
 

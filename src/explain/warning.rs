@@ -113,6 +113,12 @@ pub enum WarningKind {
     FallbackInsideTimeout,
     /// A fallback inside of something that fails without it, or repeats without seeing what it answers.
     FallbackNotOutermost,
+    /// Faults are injected on purpose.
+    #[cfg(feature = "chaos")]
+    ChaosEnabled,
+    /// Faults are injected outside of a layer that is to withstand them.
+    #[cfg(feature = "chaos")]
+    ChaosNotInnermost,
 }
 
 impl WarningKind {
@@ -144,6 +150,10 @@ impl WarningKind {
             Self::ClosedBulkhead => "closed_bulkhead",
             Self::FallbackInsideTimeout => "fallback_inside_timeout",
             Self::FallbackNotOutermost => "fallback_not_outermost",
+            #[cfg(feature = "chaos")]
+            Self::ChaosEnabled => "chaos_enabled",
+            #[cfg(feature = "chaos")]
+            Self::ChaosNotInnermost => "chaos_not_innermost",
         }
     }
 }

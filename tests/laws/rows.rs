@@ -393,6 +393,22 @@ pub(crate) fn fallback_that_waits() -> Row<impl Policy<u32, Fault> + SingleAttem
     row!(pipeline("fallback that waits").fallback(fallback), Parts::default())
 }
 
+/// Armed with everything, and off.
+#[cfg(feature = "chaos")]
+pub(crate) fn chaos_off() -> Row<impl Policy<u32, Fault> + SingleAttempt> {
+    let chaos = withstand::Chaos::builder().latency(1.0, ms(5)).error(0.4, || Fault::Passing).hang(0.3).panic(0.3);
+    row!(pipeline("chaos off").chaos(chaos), Parts::default())
+}
+
+/// Each answer is held back, within a permit and a probe.
+#[cfg(feature = "chaos")]
+pub(crate) fn chaos_latency() -> Row<impl Policy<u32, Fault> + SingleAttempt> {
+    let (bulkhead, breaker) = (single_permit(0, "bulkhead"), about_to_be_half_open("breaker"));
+    let builder = pipeline("chaos latency").bulkhead(Arc::clone(&bulkhead)).circuit_breaker(Arc::clone(&breaker));
+    let builder = builder.timeout(LIMIT).chaos(withstand::Chaos::builder().latency(1.0, ms(5)).enabled());
+    row!(builder, Parts { bulkheads: vec![bulkhead], breakers: vec![breaker], ..Parts::default() })
+}
+
 pub(crate) fn boxed() -> Row<impl Policy<u32, Fault>> {
     let budget = budget();
     let retry = Retry::builder().backoff(backoff()).budget(Arc::clone(&budget)).build().unwrap();
@@ -477,6 +493,10 @@ macro_rules! every_single_row {
         $law(crate::rows::breaker_half_open).await;
         $law(crate::rows::fallback).await;
         $law(crate::rows::fallback_that_waits).await;
+        #[cfg(feature = "chaos")]
+        $law(crate::rows::chaos_off).await;
+        #[cfg(feature = "chaos")]
+        $law(crate::rows::chaos_latency).await;
     };
 }
 
