@@ -230,7 +230,7 @@ impl Pipeline<PassThrough> {
     #[cfg(feature = "serde")]
     pub fn from_config(
         config: PipelineConfig,
-    ) -> PipelineBuilder<impl BuildLayers<Around<PassThrough> = layers![Configured]>> {
+    ) -> PipelineBuilder<Stack<PassThrough, Unbuilt<ConfiguredLayers, Configured>>> {
         Self::builder(config.name).configured(config.layers)
     }
 
