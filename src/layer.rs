@@ -125,9 +125,11 @@ pub(crate) trait Live: Send + Sync {
         LayerState::None
     }
 
-    /// Before this moment it must not be forgotten.
-    #[allow(dead_code, reason = "asked by what keeps many pipelines")]
-    fn keep_until(&self) -> Moment {
+    /// When it may be forgotten without loss, as of `now`: before all time if it says nothing that matters, later than
+    /// `now` if it must be kept.
+    #[cfg_attr(not(feature = "keyed"), allow(dead_code, reason = "asked by what keeps many instances"))]
+    fn keep_until(&self, now: Moment) -> Moment {
+        let _ = now;
         Moment::from_nanos(0)
     }
 

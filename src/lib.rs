@@ -60,6 +60,7 @@
 //! | How do I see what happens? | [`Observer`], [`Event`], [`EventKind`] |
 //! | How do I put a pipeline into a struct? | [`layers!`], [`BoxPolicy`] |
 //! | How do I share a breaker, a bulkhead or a budget? | in an [`Arc`](std::sync::Arc): [`IntoLayer`] |
+//! | How do I keep tenants or hosts apart? | `Keyed`, with the feature `keyed` |
 //! | How do I use a pipeline inside another? | as a [`layer`](PipelineBuilder::layer), or [`Pipeline::outcome`] inside [`Pipeline::forward`] |
 //! | Does it withstand? Faults on purpose | `Chaos`, with the feature `chaos` |
 //! | How do I write a policy of my own? | [`Policy`], [`Describe`], [`Context`], [`Outcome`] |
@@ -129,6 +130,8 @@ mod error;
 mod event;
 mod explain;
 mod handle;
+#[cfg(feature = "keyed")]
+mod keyed;
 mod layer;
 mod name;
 mod outcome;
@@ -162,6 +165,8 @@ pub use event::{
 };
 pub use explain::{Plan, Warning, WarningKind};
 pub use handle::{PipelineHandle, Registry};
+#[cfg(feature = "keyed")]
+pub use keyed::{Instance, Keyed, KeyedBuilder};
 pub use layer::LayerInfo;
 pub use name::Name;
 pub use outcome::{

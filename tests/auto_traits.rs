@@ -70,6 +70,20 @@ is!(
     Send, Sync, Unpin
 );
 
+#[cfg(feature = "keyed")]
+use withstand::{Instance, Keyed, KeyedBuilder};
+
+#[cfg(feature = "keyed")]
+is!(
+    Keyed<String, Pipeline<StandardLayers>>, KeyedBuilder<String, Bulkhead>, Instance<String, CircuitBreaker>;
+    Send, Sync, Unpin
+);
+// A thread that is told of an instance may be the one that drops it, and its key.
+#[cfg(feature = "keyed")]
+is_not!(Instance<String, Cell<u32>>; Send);
+#[cfg(feature = "keyed")]
+is_not!(Instance<Rc<u32>, Bulkhead>; Send);
+
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);
 

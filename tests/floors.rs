@@ -12,7 +12,7 @@ const FLOORS: [&[&str]; 6] = [
     &["name", "outcome", "error", "event", "clock", "alarm", "config", "amendment", "context", "snapshot", "layer"],
     &["policy", "call", "timed", "budget", "bounds", "build"],
     &["policies"],
-    &["configured", "explain", "handle", "pipeline", "layers"],
+    &["configured", "explain", "handle", "pipeline", "layers", "keyed"],
     &["lib"],
 ];
 

@@ -278,6 +278,22 @@ pub enum EventKind {
         /// Whether faults are injected from now on.
         on: bool,
     },
+    /// A key found no place for an instance of its own among those of a [`Keyed`](crate::Keyed), and shares one with
+    /// others; the first of a run that ends when this has not happened for a second (warn).
+    #[cfg(feature = "keyed")]
+    #[non_exhaustive]
+    Overflowed {
+        /// How many keys have one, and keep it.
+        capacity: usize,
+    },
+    /// The factory of a [`Keyed`](crate::Keyed) failed to make the instance of a key, which shares one with others; the
+    /// first of a run that ends when this has not happened for a second (error).
+    #[cfg(feature = "keyed")]
+    #[non_exhaustive]
+    InstanceFailed {
+        /// What it said.
+        error: crate::error::ConfigError,
+    },
     /// Something that a user's own policy reports (info).
     Custom(&'static str),
 }
@@ -318,6 +334,10 @@ impl EventKind {
             | Self::FellBack { .. } => Level::Warn,
             #[cfg(feature = "chaos")]
             Self::ChaosInjected { .. } | Self::ChaosSwitched { .. } => Level::Warn,
+            #[cfg(feature = "keyed")]
+            Self::Overflowed { .. } => Level::Warn,
+            #[cfg(feature = "keyed")]
+            Self::InstanceFailed { .. } => Level::Error,
         }
     }
 }

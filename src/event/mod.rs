@@ -191,6 +191,9 @@ pub enum Kind {
     /// [`Chaos`](crate::Chaos)
     #[cfg(feature = "chaos")]
     Chaos,
+    /// [`Keyed`](crate::Keyed)
+    #[cfg(feature = "keyed")]
+    Keyed,
     /// A policy of the user's own.
     Custom,
 }
@@ -208,6 +211,8 @@ impl Kind {
             Self::Fallback => "fallback",
             #[cfg(feature = "chaos")]
             Self::Chaos => "chaos",
+            #[cfg(feature = "keyed")]
+            Self::Keyed => "keyed",
             Self::Custom => "custom",
         }
     }

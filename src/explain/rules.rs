@@ -291,6 +291,8 @@ fn fallback(place: &Place<'_>, waits: bool, found: &mut Findings) {
             Kind::Fallback | Kind::Custom => continue,
             #[cfg(feature = "chaos")]
             Kind::Chaos => continue,
+            #[cfg(feature = "keyed")]
+            Kind::Keyed => continue,
         };
         found.add(WarningKind::FallbackNotOutermost, [layer, outer], text);
         return;

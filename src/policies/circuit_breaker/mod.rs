@@ -309,10 +309,11 @@ impl Live for Shared {
     }
 
     /// The end of its break: until then its state keeps calls from a dependency that is down.
-    fn keep_until(&self) -> Moment {
-        match self.circuit.state(clock::now()) {
-            State::Closed | State::HalfOpen => Moment::from_nanos(0),
-            State::Open { retry_after } => clock::now().after(retry_after),
+    fn keep_until(&self, now: Moment) -> Moment {
+        match self.circuit.state(now) {
+            State::Closed => Moment::from_nanos(0),
+            State::HalfOpen => now,
+            State::Open { retry_after } => now.after(retry_after),
             State::Isolated => Moment::NEVER,
         }
     }
