@@ -98,6 +98,23 @@ const ROWS: &[Row] = rows! {
     "standard, hedged": Pipeline::standard_hedged("hedged").build().unwrap(), ready;
 };
 
+/// Those of optional features: `cargo bench --bench instructions --all-features` counts them too.
+const OPTIONAL: &[Row] = &[
+    #[cfg(feature = "keyed")]
+    ("timeout of a key", |number| {
+        let tenants = withstand::Keyed::<String, Timeout>::builder(|_| Timeout::new(seconds(1))).build().unwrap();
+        for key in 0..100 {
+            drop(tenants.get(&format!("tenant {key}")));
+        }
+        // Another operation than that of the other rows, whose code stays what it is without this one.
+        calls!(number, async { tenants.get("tenant 7").call(|| async { black_box(Ok::<u64, u64>(1)) }).await });
+    }),
+];
+
+fn rows() -> impl Iterator<Item = &'static Row> {
+    ROWS.iter().chain(OPTIONAL)
+}
+
 fn timeouts() -> Pipeline<impl withstand::Policy<u64, u64>, impl withstand::Classify<u64, u64>> {
     let pipeline = Pipeline::builder("timeouts").timeout(seconds(4)).timeout(seconds(3)).timeout(seconds(2));
     pipeline.timeout(seconds(1)).build().unwrap()
@@ -171,7 +188,7 @@ fn compare(renew: bool) -> ExitCode {
     }
     let (mut file, mut grown) = (format!("{place_now}\n"), 0);
     println!("{:<28}{:>8}{:>8}", "instructions of one call", "now", "then");
-    for (row, _) in ROWS {
+    for (row, _) in rows() {
         let Some(now) = of_one_call(row) else {
             println!("valgrind is not installed here, so nothing was counted.");
             return ExitCode::SUCCESS;
@@ -199,7 +216,7 @@ fn main() -> ExitCode {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let words: Vec<_> = arguments.iter().map(String::as_str).filter(|word| *word != "--bench").collect();
     if words.contains(&"parts") {
-        parts::print(ROWS.iter().map(|(name, _)| *name));
+        parts::print(rows().map(|(name, _)| *name));
         return ExitCode::SUCCESS;
     }
     let ["run", row, calls] = words[..] else {
@@ -207,7 +224,7 @@ fn main() -> ExitCode {
     };
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
     let _entered = runtime.enter();
-    let (_, run) = ROWS.iter().find(|(name, _)| *name == row).expect("a row of that name");
+    let (_, run) = rows().find(|(name, _)| *name == row).expect("a row of that name");
     run(calls.parse().expect("a number of calls"));
     ExitCode::SUCCESS
 }
