@@ -55,6 +55,16 @@ impl AlarmClock {
         Moment::from_nanos(self.earliest.load(Relaxed))
     }
 
+    /// Ready, with the present, once the timer has gone off for this moment. For who is polled whenever the call is.
+    #[inline]
+    pub(crate) fn poll(&self, reading: &Reading, at: Moment) -> Poll<Moment> {
+        if at.nanos() <= self.rang.load(Relaxed) {
+            return Poll::Ready(reading.get());
+        }
+        self.ask_for(at);
+        Poll::Pending
+    }
+
     fn ask_for(&self, at: Moment) {
         if at < self.earliest() {
             self.earliest.store(at.nanos(), Relaxed);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     alarm::AlarmClock,
+    ambient::Ambient,
     clock::{Reading, instant_of, moment_of},
     engine::moment::{Moment, nanos},
     error::{Phase, Scope, TimedOut},
@@ -59,17 +60,27 @@ pub struct CallOptions {
     pub(crate) deadline: Option<Instant>,
     pub(crate) idempotency: Idempotency,
     pub(crate) priority: Priority,
+    pub(crate) ignores_outer_deadline: bool,
 }
 
 impl CallOptions {
-    /// No deadline, safe to repeat, of normal priority.
+    /// No deadline but the one around the call, safe to repeat, of normal priority.
     #[must_use]
     pub const fn new() -> Self {
-        Self { deadline: None, idempotency: Idempotency::Safe, priority: Priority::Normal }
+        Self {
+            deadline: None,
+            idempotency: Idempotency::Safe,
+            priority: Priority::Normal,
+            ignores_outer_deadline: false,
+        }
     }
 
     /// The instant after which the answer is of no use. No attempt begins after it, and the call ends at it with
     /// [`Error::Timeout`](crate::Error::Timeout). One in the past calls nothing.
+    ///
+    /// With the feature `deadlines` a call that is made inside another call's operation, or in a `Deadline::scope`, has the
+    /// deadline around it without being told: the nearer one of both counts. A task that is spawned there has not: tell it
+    /// the [`Attempt`]'s.
     #[must_use]
     pub const fn deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(deadline);
@@ -80,6 +91,18 @@ impl CallOptions {
     #[must_use]
     pub const fn idempotency(mut self, idempotency: Idempotency) -> Self {
         self.idempotency = idempotency;
+        self
+    }
+
+    /// The call does not end at the [`Deadline`](crate::Deadline) around it, nor is it refused because that has passed. For
+    /// what must be done all the same once the time is up: releasing a lock, reporting a failure.
+    ///
+    /// Dropping is dropping: inside another call's operation it goes when that is dropped. What has to outlive that
+    /// belongs into a task of its own.
+    #[cfg(feature = "deadlines")]
+    #[must_use]
+    pub const fn ignoring_outer_deadline(mut self) -> Self {
+        self.ignores_outer_deadline = true;
         self
     }
 
@@ -143,14 +166,18 @@ impl Attempt {
 }
 
 const NOBODY: u16 = 0;
-const LAYERS: u16 = 1;
-const OPERATION: u16 = 2;
+/// Nobody any more: the call has ended at its deadline.
+const OVERDUE: u16 = 1;
+const LAYERS: u16 = 2;
+const OPERATION: u16 = 3;
 
 /// What all attempts of one public call share.
 pub(crate) struct CallState {
     pub(crate) reading: Reading,
     pub(crate) alarms: AlarmClock,
-    /// Who runs: [`NOBODY`], [`LAYERS`], or from [`OPERATION`] on the operation of the hedge of that index. While a panic
+    /// The deadline of a call around this one, which ends this one as well. [`NO_OUTER`] if there is none.
+    outer: AtomicU64,
+    /// Who runs: [`NOBODY`], [`OVERDUE`], [`LAYERS`], or from [`OPERATION`] on the operation of the hedge of that index. While a panic
     /// unwinds it tells whose that is.
     runs: AtomicU16,
     attempts: AtomicU32,
@@ -160,6 +187,8 @@ pub(crate) struct CallState {
     priority: Priority,
 }
 
+const NO_OUTER: u64 = u64::MAX;
+
 // Relaxed throughout this file: one task polls a call at a time, and whatever hands the task to another thread orders
 // these accesses. The atomics are there for `Sync`; plain loads and stores do.
 #[inline]
@@ -168,11 +197,12 @@ fn bump(counter: &AtomicU32) {
 }
 
 impl CallState {
-    #[inline]
-    pub(crate) fn new(options: &CallOptions) -> Self {
+    #[inline(always)]
+    pub(crate) fn new(options: CallOptions) -> Self {
         Self {
             reading: Reading::default(),
             alarms: AlarmClock::new(),
+            outer: AtomicU64::new(NO_OUTER),
             // Whoever begins a call goes on to poll it: until then only a panic ends it.
             runs: AtomicU16::new(LAYERS),
             attempts: AtomicU32::new(0),
@@ -203,7 +233,27 @@ impl CallState {
 
     /// Whether anything inside the call panicked, asked in a `Drop`: otherwise its caller drops it.
     pub(crate) fn panicked(&self) -> bool {
-        self.runs.load(Relaxed) != NOBODY
+        self.runs.load(Relaxed) > OVERDUE
+    }
+
+    /// The call ends at its deadline, which is told when what runs inside is gone.
+    pub(crate) fn ends_late(&self) {
+        self.runs.store(OVERDUE, Relaxed);
+    }
+
+    pub(crate) fn ended_late(&self) -> bool {
+        self.runs.load(Relaxed) == OVERDUE
+    }
+
+    /// Whether what is due then is ended by whoever set the deadline around this poll: the outer one of equal deadlines is
+    /// reported. That one's time may have begun a little later, in the same poll, which may have taken so long.
+    pub(crate) fn is_left_to_the_outer(&self, due: Moment, slack: Duration) -> bool {
+        if due.nanos() < self.outer.load(Relaxed) {
+            return false;
+        }
+        // Not so if this call has left the operation in which it began.
+        let around = Ambient::current();
+        around.ends_inside() && around.nearest(|| Moment::NEVER).since(due) <= slack
     }
 
     pub(crate) fn attempts(&self) -> u32 {
@@ -272,10 +322,28 @@ const UNKNOWN: u64 = 0;
 const NO_LIMIT: u64 = u64::MAX;
 
 impl<'a> Frame<'a> {
-    /// The frame of a whole call, whose caller may have a deadline of his own.
+    /// The frame of a whole call, whose caller may have a deadline of his own, or be an operation that has one.
     #[inline(always)]
-    pub(crate) fn root(state: &'a CallState, telemetry: &'a Telemetry, deadline: Moment, limit: Duration) -> Self {
-        Self::of(state, None, telemetry, deadline.nanos(), nanos(limit), Scope::Deadline)
+    pub(crate) fn root(state: &'a CallState, telemetry: &'a Telemetry, options: CallOptions) -> Self {
+        let mut root = Self::of(state, None, telemetry, Moment::NEVER.nanos(), 0, Scope::Deadline);
+        let around = if options.ignores_outer_deadline { Ambient::NONE } else { Ambient::current() };
+        if around != Ambient::NONE || options.deadline.is_some() {
+            root.limit_from_outside(around, options.deadline);
+        }
+        root
+    }
+
+    #[cold]
+    fn limit_from_outside(&mut self, around: Ambient, own: Option<Instant>) {
+        let now = self.state.reading.get();
+        let (outer, own) = (around.nearest(|| now), own.map_or(Moment::NEVER, moment_of));
+        let deadline = outer.min(own);
+        self.deadline = AtomicU64::new(deadline.nanos());
+        self.limit_nanos = nanos(deadline.since(now));
+        // Of equal deadlines the outer one is reported.
+        if deadline == outer && around.ends_inside() {
+            self.state.outer.store(outer.nanos(), Relaxed);
+        }
     }
 
     #[inline(always)]
@@ -369,12 +437,31 @@ impl<'a> Frame<'a> {
     /// The nearest deadline of those that are set: nobody has waited yet for what has none.
     #[inline]
     pub(crate) fn deadline_so_far(&self) -> Moment {
-        let mut frame = self;
+        self.limits_so_far().0
+    }
+
+    /// The same, and the shortest limit of those that have not begun.
+    #[inline(always)]
+    fn limits_so_far(&self) -> (Moment, u64) {
+        let (mut frame, mut limit) = (self, NO_LIMIT);
         loop {
             match (frame.deadline.load(Relaxed), frame.parent) {
-                (UNKNOWN, Some(parent)) => frame = parent,
-                (nanos, _) => return Moment::from_nanos(nanos),
+                (UNKNOWN, Some(parent)) => {
+                    limit = limit.min(frame.limit_nanos);
+                    frame = parent;
+                }
+                (nanos, _) => return (Moment::from_nanos(nanos), limit),
             }
+        }
+    }
+
+    /// What limits all that is inside.
+    #[inline(always)]
+    pub(crate) fn ambient(&self) -> Ambient {
+        match self.limits_so_far() {
+            (Moment::NEVER, limit) => Ambient::limit(limit),
+            (deadline, NO_LIMIT) => Ambient::deadline(deadline),
+            (deadline, limit) => Ambient::limit(limit).narrowed_to(deadline, self.state.reading.get()),
         }
     }
 
@@ -611,13 +698,19 @@ impl<'a> Context<'a> {
         deadline != Moment::NEVER && self.moment() >= deadline
     }
 
-    /// The attempt reaches the operation now, unless it is too late for that.
+    /// The attempt reaches the operation now, unless it is too late for that: what is around the operation.
     #[inline(always)]
-    pub(crate) fn operation_starts(&self) -> bool {
-        if self.is_late() {
-            return false;
-        }
+    pub(crate) fn operation_starts(&self) -> Option<Ambient> {
         let state = self.frame.state;
+        let (deadline, limit) = self.frame.limits_so_far();
+        let mut ambient = Ambient::limit(limit);
+        if deadline != Moment::NEVER {
+            let now = self.moment();
+            if now >= deadline {
+                return None;
+            }
+            ambient = ambient.narrowed_to(deadline, now);
+        }
         bump(&state.attempts);
         if self.hedge > 0 {
             bump(&state.hedges);
@@ -629,15 +722,16 @@ impl<'a> Context<'a> {
                 frame.last_start.store(self.moment().nanos(), Relaxed);
             }
         }
-        true
+        Some(ambient)
     }
 
-    /// Marks that the operation of this attempt runs: a panic that passes through here is the operation's.
+    /// Marks that the operation of this attempt runs: a panic that passes through here is the operation's, and calls that
+    /// it makes are limited by what is around it.
     #[inline(always)]
-    pub(crate) fn operation_polled<R>(&self, poll: impl FnOnce() -> R) -> R {
+    pub(crate) fn operation_polled<R>(&self, ambient: Ambient, poll: impl FnOnce() -> R) -> R {
         let state = self.frame.state;
         state.runs.store(OPERATION.saturating_add(self.hedge), Relaxed);
-        let result = poll();
+        let result = ambient.around(poll);
         state.runs.store(LAYERS, Relaxed);
         state.reading.clear();
         result
@@ -662,16 +756,5 @@ impl fmt::Debug for Context<'_> {
             .field("hedge", &self.hedge)
             .field("deadline", &instant_of(self.deadline_so_far()))
             .finish_non_exhaustive()
-    }
-}
-
-/// The moment of a caller's deadline and the time left to it.
-pub(crate) fn deadline_of(options: &CallOptions, reading: &Reading) -> (Moment, Duration) {
-    match options.deadline {
-        None => (Moment::NEVER, Duration::ZERO),
-        Some(deadline) => {
-            let deadline = moment_of(deadline);
-            (deadline, deadline.since(reading.get()))
-        }
     }
 }

@@ -115,6 +115,7 @@ mod layers;
 mod alarm;
 #[cfg(feature = "serde")]
 mod amendment;
+mod ambient;
 mod bounds;
 mod budget;
 mod build;
@@ -125,6 +126,8 @@ mod config;
 #[cfg(feature = "serde")]
 mod configured;
 mod context;
+#[cfg(feature = "deadlines")]
+mod deadline;
 mod engine;
 mod error;
 mod event;
@@ -154,6 +157,8 @@ pub use config::{
 #[cfg(feature = "serde")]
 pub use configured::{Configured, ConfiguredLayers};
 pub use context::{Attempt, CallOptions, Context, Frame, Idempotency, Priority};
+#[cfg(feature = "deadlines")]
+pub use deadline::{Deadline, DeadlineScope};
 pub use engine::backoff::{Backoff, BackoffStep, Jitter};
 pub use engine::circuit::{Opening, Recorded};
 pub use error::{ConfigError, Error, Phase, Reason, Rejection, Scope, TimedOut};

@@ -6,7 +6,7 @@ use std::{fmt, future::Future, marker::PhantomData, sync::Arc, time::Duration};
 use crate::policies::chaos::Chaos;
 use crate::{
     build::IntoLayer,
-    call::{self, Classified, Forwarded},
+    call::{self, Classified, Forwarded, Unspecified},
     context::{Attempt, CallOptions, Context, Frame},
     error::{ConfigError, Error},
     event::{Kind, Observer, Telemetry},
@@ -312,7 +312,7 @@ impl<P, C> Pipeline<P, C> {
         E: Send,
     {
         let classified = Classified { make: move |_: Context<'_>| operation(), classifier: &self.classifier };
-        call::drive(&self.telemetry, &self.policy, classified, call::result)
+        call::drive(&self.telemetry, Unspecified, &self.policy, classified, call::result)
     }
 
     /// The same with options for this call, and a closure that is told about each attempt.
@@ -335,7 +335,7 @@ impl<P, C> Pipeline<P, C> {
     {
         let classified =
             Classified { make: move |cx: Context<'_>| operation(cx.to_attempt()), classifier: &self.classifier };
-        call::drive_with(&self.telemetry, options, &self.policy, classified, call::result)
+        call::drive(&self.telemetry, options, &self.policy, classified, call::result)
     }
 
     /// The same as [`call`](Self::call), with the verdict about it.
@@ -349,7 +349,7 @@ impl<P, C> Pipeline<P, C> {
         E: Send,
     {
         let classified = Classified { make: move |_: Context<'_>| operation(), classifier: &self.classifier };
-        call::drive(&self.telemetry, &self.policy, classified, |outcome| outcome)
+        call::drive(&self.telemetry, Unspecified, &self.policy, classified, |outcome| outcome)
     }
 
     /// The same as [`call_with`](Self::call_with), with the verdict about it.
@@ -368,7 +368,7 @@ impl<P, C> Pipeline<P, C> {
     {
         let classified =
             Classified { make: move |cx: Context<'_>| operation(cx.to_attempt()), classifier: &self.classifier };
-        call::drive_with(&self.telemetry, options, &self.policy, classified, |outcome| outcome)
+        call::drive(&self.telemetry, options, &self.policy, classified, |outcome| outcome)
     }
 
     /// Calls an operation that brings its own outcome: what another pipeline's [`outcome`](Self::outcome) gives. Verdict
@@ -401,7 +401,7 @@ impl<P, C> Pipeline<P, C> {
         E: Send,
     {
         let forwarded = Forwarded { make: move |_: Context<'_>| operation() };
-        call::drive(&self.telemetry, &self.policy, forwarded, call::result)
+        call::drive(&self.telemetry, Unspecified, &self.policy, forwarded, call::result)
     }
 
     /// The same as [`forward`](Self::forward) with options for this call, and a closure that is told about each attempt.
@@ -425,7 +425,7 @@ impl<P, C> Pipeline<P, C> {
         E: Send,
     {
         let forwarded = Forwarded { make: move |cx: Context<'_>| operation(cx.to_attempt()) };
-        call::drive_with(&self.telemetry, options, &self.policy, forwarded, call::result)
+        call::drive(&self.telemetry, options, &self.policy, forwarded, call::result)
     }
 
     /// Runs a single future through the layers, of which none may repeat it: with a [`Retry`] or a [`Hedge`] among them
@@ -461,7 +461,7 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        call::guard(&self.telemetry, &self.policy, &self.classifier, future)
+        call::guard(&self.telemetry, Unspecified, &self.policy, &self.classifier, future)
     }
 
     /// The same with options for this call: a deadline, a priority.
@@ -481,7 +481,7 @@ impl<P, C> Pipeline<P, C> {
         T: Send,
         E: Send,
     {
-        call::guard_with(&self.telemetry, options, &self.policy, &self.classifier, future)
+        call::guard(&self.telemetry, options, &self.policy, &self.classifier, future)
     }
 
     /// The name.

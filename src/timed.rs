@@ -22,6 +22,8 @@ use crate::{
 
 /// A timer that fires later than this means that the process stood still.
 pub(crate) const STALL: Duration = Duration::from_millis(100);
+/// After so long, what has been left to somebody else to end is looked at again.
+const AGAIN: Duration = Duration::from_millis(50);
 
 pin_project! {
     /// Ends with what `inner` gives, or with [`Late`] once the time is up.
@@ -81,24 +83,39 @@ impl<F: Future, D: Due> Future for Timed<'_, F, D> {
         if let Poll::Ready(output) = this.inner.poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        let at = this.due.at();
-        if *this.stalled {
-            return Poll::Ready(Err(Late::after(at)));
-        }
-        if at == Moment::NEVER {
-            return Poll::Pending;
-        }
-        let Poll::Ready(now) = this.alarm.poll(&this.call.alarms, &this.call.reading, at, cx) else {
-            return Poll::Pending;
-        };
-        let late = Late::by(now.since(at));
-        if late.is_stall() {
-            *this.stalled = true;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(Err(late))
+        let (call, alarm) = (this.call, this.alarm);
+        let ring = |at, task: &mut task::Context<'_>| alarm.poll(&call.alarms, &call.reading, at, task);
+        time_is_up(call, this.due.at(), this.stalled, cx, ring).map(Err)
     }
+}
+
+/// Asked each time that what is limited is pending. `ring` is ready once a moment has come.
+#[inline(always)]
+pub(crate) fn time_is_up(
+    call: &CallState,
+    at: Moment,
+    stalled: &mut bool,
+    task: &mut task::Context<'_>,
+    mut ring: impl FnMut(Moment, &mut task::Context<'_>) -> Poll<Moment>,
+) -> Poll<Late> {
+    if *stalled {
+        return Poll::Ready(Late::after(at));
+    }
+    if at == Moment::NEVER {
+        return Poll::Pending;
+    }
+    let Poll::Ready(now) = ring(at, task) else { return Poll::Pending };
+    if call.is_left_to_the_outer(at, STALL) {
+        // If this call is taken elsewhere before that comes to it, it ends itself there.
+        return ring(now.after(AGAIN), task).map(|_| Late::after(at));
+    }
+    let late = Late::by(now.since(at));
+    if late.is_stall() {
+        *stalled = true;
+        task.waker().wake_by_ref();
+        return Poll::Pending;
+    }
+    Poll::Ready(late)
 }
 
 /// Waits until that moment has come.
@@ -112,7 +129,7 @@ impl Late {
         Self(nanos(late))
     }
 
-    fn after(at: Moment) -> Self {
+    pub(crate) fn after(at: Moment) -> Self {
         Self::by(clock::now().since(at))
     }
 
@@ -124,14 +141,7 @@ impl Late {
         self.late_by() > STALL
     }
 
-    /// What the part of the call that took too long ends with. Tells the observer, so what was inside must be gone.
-    #[cold]
-    pub(crate) fn outcome<T, E>(self, cx: Context<'_>, frame: &Frame<'_>, policy: Option<&PolicyId>) -> Outcome<T, E> {
-        self.announce(cx, frame, policy);
-        self.as_outcome(frame)
-    }
-
-    /// What it ends with, told by nobody yet: see [`announce`](Self::announce).
+    /// What the part of the call that took too long ends with, told by nobody yet: see [`announce`](Self::announce).
     #[cold]
     pub(crate) fn as_outcome<T, E>(self, frame: &Frame<'_>) -> Outcome<T, E> {
         let timed_out = frame.timed_out();

@@ -9,7 +9,7 @@ use std::{
 /// The floors, from the ground up.
 const FLOORS: [&[&str]; 6] = [
     &["engine"],
-    &["name", "outcome", "error", "event", "clock", "alarm", "config", "amendment", "context", "snapshot", "layer"],
+    &["name", "outcome", "error", "event", "clock", "alarm", "ambient", "config", "amendment", "context", "deadline", "snapshot", "layer"],
     &["policy", "call", "timed", "budget", "bounds", "build"],
     &["policies"],
     &["configured", "explain", "handle", "pipeline", "layers", "keyed"],

@@ -63,16 +63,19 @@ where
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
         let cx = this.report.cx;
-        if this.future.is_none() {
+        let ambient = if this.future.is_none() {
             if *this.ended {
                 return Poll::Pending;
             }
-            if !this.report.begin() {
+            let Some(ambient) = this.report.begin() else {
                 *this.ended = true;
                 return Poll::Ready(Outcome::refused_as_late(cx, None));
-            }
-        }
-        let poll = cx.operation_polled(|| {
+            };
+            ambient
+        } else {
+            cx.frame().ambient()
+        };
+        let poll = cx.operation_polled(ambient, || {
             if this.future.is_none() {
                 this.future.set(Some((this.operation.make)(cx)));
             }
@@ -101,7 +104,7 @@ where
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let mut report = AttemptReport::new(cx);
         async move {
-            if !report.begin() {
+            if report.begin().is_none() {
                 return Outcome::refused_as_late(report.cx, None);
             }
             let outcome = InOperation::new(&report.cx, &self.make).await;
@@ -132,7 +135,7 @@ where
             let Some(future) = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take() else {
                 return Outcome::rejected(Rejection::new(Name::new("guard"), Reason::AlreadyAttempted));
             };
-            if !report.begin() {
+            if report.begin().is_none() {
                 return Outcome::refused_as_late(report.cx, None);
             }
             let result = InOperation { cx: &report.cx, inner: future }.await;
@@ -193,7 +196,7 @@ pin_project! {
 impl<'w, 'c, F> InOperation<'w, 'c, F> {
     #[inline(always)]
     fn new(cx: &'w Context<'c>, make: impl FnOnce(Context<'_>) -> F) -> Self {
-        Self { cx, inner: cx.operation_polled(|| make(*cx)) }
+        Self { cx, inner: cx.operation_polled(cx.frame().ambient(), || make(*cx)) }
     }
 }
 
@@ -203,6 +206,6 @@ impl<F: Future> Future for InOperation<'_, '_, F> {
     #[inline(always)]
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        this.cx.operation_polled(|| this.inner.poll(task))
+        this.cx.operation_polled(this.cx.frame().ambient(), || this.inner.poll(task))
     }
 }

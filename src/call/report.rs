@@ -1,17 +1,19 @@
 //! What is reported about a call and its attempts as such: their beginnings and their ends.
 
 use crate::{
+    ambient::Ambient,
     clock,
     context::{Context, Frame},
     engine::moment::Moment,
     error::{Error, Reason, Rejection},
     event::{AttemptEnd, CallOutcome, EventKind},
     outcome::{Outcome, VerdictKind},
+    timed::Late,
 };
 
 /// Reports the call's end, whichever it is: the one `CallFinished` of each call. Idle without an observer.
 pub(super) struct CallReport<'a> {
-    root: &'a Frame<'a>,
+    pub(super) root: &'a Frame<'a>,
     /// [`Moment::NEVER`] if nobody listens, or once the end is reported.
     started: Moment,
 }
@@ -47,6 +49,26 @@ impl<'a> CallReport<'a> {
         outcome
     }
 
+    /// Whether the call has a deadline from outside of its layers.
+    #[inline(always)]
+    pub(super) fn is_limited(&self) -> bool {
+        self.root.deadline() != Moment::NEVER
+    }
+
+    /// What a call ends with that comes too late.
+    #[cold]
+    pub(super) fn refuse<T, E>(&mut self) -> Outcome<T, E> {
+        let outcome = Outcome::refused_as_late(Context::new(self.root), None);
+        if self.is_wanted() { self.finish(outcome) } else { outcome }
+    }
+
+    /// What a call ends with that is over its deadline.
+    #[cold]
+    pub(super) fn end_late<T, E>(&self, late: Late) -> Outcome<T, E> {
+        Context::new(self.root).state().ends_late();
+        late.as_outcome(self.root)
+    }
+
     fn emit(
         &self,
         started: Moment,
@@ -74,7 +96,12 @@ impl<'a> CallReport<'a> {
 impl CallReport<'_> {
     #[cold]
     fn unfinished(&self) {
-        let panicked = Context::new(self.root).state().panicked();
+        let cx = Context::new(self.root);
+        if cx.state().ended_late() {
+            Late::after(self.root.deadline()).announce(cx, self.root, None);
+            return self.emit(self.started, CallOutcome::Timeout, Some(false), None, "timeout", false);
+        }
+        let panicked = cx.state().panicked();
         let outcome = if panicked { CallOutcome::Panicked } else { CallOutcome::Cancelled };
         self.emit(self.started, outcome, None, None, outcome.as_str(), false);
     }
@@ -118,16 +145,14 @@ impl<'a> AttemptReport<'a> {
     }
 
     #[inline(always)]
-    pub(super) fn begin(&mut self) -> bool {
+    pub(super) fn begin(&mut self) -> Option<Ambient> {
         let cx = self.cx;
-        if !cx.operation_starts() {
-            return false;
-        }
+        let ambient = cx.operation_starts()?;
         if cx.telemetry().observer.is_some() {
             self.started = cx.moment();
             cx.telemetry().emit(None, || EventKind::AttemptStarted { attempt: cx.attempt(), hedge: cx.hedge() });
         }
-        true
+        Some(ambient)
     }
 
     /// To be called before there is an outcome, so that what the observer does comes between none and its return.

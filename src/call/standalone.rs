@@ -27,7 +27,7 @@ macro_rules! standalone {
             {
                 let classified =
                     $crate::call::Classified { make: move |_: $crate::Context<'_>| operation(), classifier: &$crate::DefaultClassifier };
-                $crate::call::drive($crate::event::Telemetry::SILENT, self, classified, $crate::call::result)
+                $crate::call::drive($crate::event::Telemetry::SILENT, $crate::call::Unspecified, self, classified, $crate::call::result)
             }
 
             /// The same with options for this call, and a closure that is told about each attempt.
@@ -50,7 +50,7 @@ macro_rules! standalone {
                 let make = move |cx: $crate::Context<'_>| operation(cx.to_attempt());
                 let classified = $crate::call::Classified { make, classifier: &$crate::DefaultClassifier };
                 let telemetry = $crate::event::Telemetry::SILENT;
-                $crate::call::drive_with(telemetry, options, self, classified, $crate::call::result)
+                $crate::call::drive(telemetry, options, self, classified, $crate::call::result)
             }
         }
     };
@@ -79,7 +79,7 @@ macro_rules! standalone_guard {
                 T: Send,
                 E: Send,
             {
-                $crate::call::guard($crate::event::Telemetry::SILENT, self, &$crate::DefaultClassifier, future)
+                $crate::call::guard($crate::event::Telemetry::SILENT, $crate::call::Unspecified, self, &$crate::DefaultClassifier, future)
             }
         }
     };

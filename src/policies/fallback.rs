@@ -11,6 +11,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 use crate::{
+    ambient::{Ambient, Within},
     build::IntoLayer,
     call::standalone_guard,
     clock,
@@ -395,7 +396,11 @@ impl<S> Fallback<S> {
     {
         let started = cx.moment();
         cx.enter(Phase::Fallback);
-        let answer = Timed::new(cx, started.after(self.limit), self.substitute.substitute(&outcome)).await;
+        let until = started.after(self.limit);
+        // Calls in it are limited by its own time as well as by the call's.
+        let ambient = cx.frame().ambient().narrowed(Ambient::deadline(until));
+        let answer = Within { ambient, future: self.substitute.substitute(&outcome) };
+        let answer = Timed::new(cx, until, answer).await;
         self.conclude(outcome, answer, started, cx)
     }
 

@@ -3,7 +3,6 @@
 use std::{
     pin::Pin,
     task::{self, Poll, Waker},
-    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -24,8 +23,8 @@ impl Bulkhead {
     /// The same for who is no call.
     #[cold]
     pub(super) async fn wait_outside_of_calls(&self) -> Result<Permit<'_>, Refusal> {
-        let state = CallState::new(&CallOptions::new());
-        let frame = Frame::root(&state, Telemetry::SILENT, Moment::NEVER, Duration::ZERO);
+        let state = CallState::new(CallOptions::new());
+        let frame = Frame::root(&state, Telemetry::SILENT, CallOptions::new());
         Root::new(&state, self.wait(Context::new(&frame))).await
     }
 
