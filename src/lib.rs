@@ -112,10 +112,11 @@
 #[macro_use]
 mod layers;
 
+mod adapters;
 mod alarm;
+mod ambient;
 #[cfg(feature = "serde")]
 mod amendment;
-mod ambient;
 mod bounds;
 mod budget;
 mod build;
@@ -144,6 +145,8 @@ mod policy;
 mod snapshot;
 mod timed;
 
+#[cfg(feature = "axum")]
+pub use adapters::axum::{DeadlineLayer, DeadlineLayerBuilder, DeadlineResponse, DeadlineService, RequestDeadline};
 #[cfg(feature = "serde")]
 pub use amendment::FieldChange;
 pub use bounds::{Amplification, Bound};

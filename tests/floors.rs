@@ -7,12 +7,27 @@ use std::{
 };
 
 /// The floors, from the ground up.
-const FLOORS: [&[&str]; 6] = [
+const FLOORS: [&[&str]; 7] = [
     &["engine"],
-    &["name", "outcome", "error", "event", "clock", "alarm", "ambient", "config", "amendment", "context", "deadline", "snapshot", "layer"],
+    &[
+        "name",
+        "outcome",
+        "error",
+        "event",
+        "clock",
+        "alarm",
+        "ambient",
+        "config",
+        "amendment",
+        "context",
+        "deadline",
+        "snapshot",
+        "layer",
+    ],
     &["policy", "call", "timed", "budget", "bounds", "build"],
     &["policies"],
     &["configured", "explain", "handle", "pipeline", "layers", "keyed"],
+    &["adapters"],
     &["lib"],
 ];
 
