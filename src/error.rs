@@ -250,7 +250,8 @@ pub enum Scope {
     Total,
     /// One attempt: a timeout inside a retry or a hedge.
     Attempt,
-    /// The caller's own deadline, from [`CallOptions::deadline`](crate::CallOptions::deadline).
+    /// The caller's own deadline, from [`CallOptions::deadline`](crate::CallOptions::deadline), or that of what the call
+    /// was made in: an operation of another call, a `Deadline::scope` (feature `deadlines`).
     Deadline,
 }
 

@@ -63,6 +63,7 @@
 //! | How do I keep tenants or hosts apart? | `Keyed`, with the feature `keyed` |
 //! | How do I use a pipeline inside another? | as a [`layer`](PipelineBuilder::layer), or [`Pipeline::outcome`] inside [`Pipeline::forward`] |
 //! | Does it withstand? Faults on purpose | `Chaos`, with the feature `chaos` |
+//! | How does a call know how much time its caller has left? | `Deadline` (feature `deadlines`), `DeadlineLayer` (feature `axum`) |
 //! | How do I write a policy of my own? | [`Policy`], [`Describe`], [`Context`], [`Outcome`] |
 //!
 //! # Rules that hold everywhere

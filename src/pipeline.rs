@@ -133,6 +133,9 @@ use crate::{
 /// classifiers' words: the inner one's verdict is what the outer one sees. Either way errors stay flat, and what an inner
 /// retry has given up on is not repeated by an outer one.
 ///
+/// With the feature `deadlines`, a call that is made inside an operation is limited by the deadline around it, and nobody
+/// passes it on: see `Deadline`.
+///
 /// # Cancellation
 ///
 /// Dropping a call's future cancels what is under way and gives back all that it holds, at whatever await point. A

@@ -87,6 +87,18 @@ is_not!(Instance<Rc<u32>, Bulkhead>; Send);
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);
 
+#[cfg(feature = "deadlines")]
+is!(withstand::Deadline, withstand::DeadlineScope<std::future::Ready<()>>; Send, Sync, Unpin);
+
+#[cfg(feature = "axum")]
+is!(
+    withstand::DeadlineLayer, withstand::DeadlineLayerBuilder, withstand::DeadlineService<()>,
+    withstand::RequestDeadline; Send, Sync, Unpin
+);
+// Its timer is not `Unpin`.
+#[cfg(feature = "axum")]
+is!(withstand::DeadlineResponse<std::future::Ready<()>>; Send, Sync);
+
 // What a caller gives decides: nothing of ours makes it thread-safe, and nothing of ours takes that away.
 is!(Outcome<Cell<u32>, Cell<u32>>, Error<Cell<u32>>, BoxPolicy<Cell<u32>, Cell<u32>>; Send);
 is_not!(Outcome<Rc<u32>, io::Error>; Send);

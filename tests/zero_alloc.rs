@@ -193,6 +193,20 @@ fn no_chaos_allocates() {
     });
 }
 
+/// In the feature's build it is limited by the deadline around it, and that costs no allocation either.
+#[test]
+fn a_call_inside_another_calls_operation_allocates_nothing() {
+    alone(async {
+        let outer = Pipeline::builder("outer").timeout(ms(20)).build().unwrap();
+        let inner = Pipeline::builder("inner").timeout(ms(100)).layer(retry()).build().unwrap();
+        for result in [Ok(7), Err(Fault::ConnectionReset)] {
+            let call = || outer.forward(|| inner.outcome(|| once_later(result)));
+            assert_eq!(allocations(call).await, 0, "{result:?}");
+        }
+        assert_eq!(allocations(|| outer.forward(|| inner.outcome(slow))).await, 0, "ended by the outer one");
+    });
+}
+
 #[test]
 fn a_guarded_future_is_not_boxed() {
     alone(async {

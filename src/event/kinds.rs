@@ -18,7 +18,7 @@ pub enum EventKind {
     /// A public call began (trace).
     #[non_exhaustive]
     CallStarted {
-        /// The time until the caller's own deadline.
+        /// The time until the caller's own deadline, or that of what the call is made in.
         deadline_left: Option<Duration>,
         /// Whether the operation may be repeated freely.
         idempotency: Idempotency,

@@ -63,7 +63,8 @@ use crate::{
 ///
 /// It publishes its deadline inward: everything inside sees the nearest one in the [`Context`] and in the
 /// [`Attempt`](crate::Attempt), no attempt begins after it, and a retry does not sleep towards it. Of equal nested
-/// deadlines the outer one is reported.
+/// deadlines the outer one is reported. With the feature `deadlines` so does every call that the operation makes, without
+/// being told: see `Deadline`.
 ///
 /// # Options
 ///
