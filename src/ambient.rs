@@ -1,5 +1,7 @@
 //! The deadline around what is being polled: what a call limits itself to that is made inside another one's operation.
 
+#[cfg(feature = "deadlines")]
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::{
     cell::Cell,
     future::Future,
@@ -101,6 +103,38 @@ impl Ambient {
         }
         let _restored = Restored(AMBIENT.replace(self));
         poll()
+    }
+}
+
+/// The deadline of a call around a call, which ends that one as well. Takes no room where none is seen.
+//
+// Relaxed: one task polls a call at a time, and whatever hands the task to another thread orders these accesses.
+pub(crate) struct Outer(#[cfg(feature = "deadlines")] AtomicU64);
+
+impl Outer {
+    #[inline(always)]
+    pub(crate) const fn none() -> Self {
+        Self(
+            #[cfg(feature = "deadlines")]
+            AtomicU64::new(Moment::NEVER.nanos()),
+        )
+    }
+
+    /// [`Moment::NEVER`] if there is none.
+    pub(crate) fn get(&self) -> Moment {
+        #[cfg(feature = "deadlines")]
+        return Moment::from_nanos(self.0.load(Relaxed));
+        #[cfg(not(feature = "deadlines"))]
+        let Self() = self;
+        #[cfg(not(feature = "deadlines"))]
+        Moment::NEVER
+    }
+
+    pub(crate) fn set(&self, deadline: Moment) {
+        #[cfg(feature = "deadlines")]
+        self.0.store(deadline.nanos(), Relaxed);
+        #[cfg(not(feature = "deadlines"))]
+        let (Self(), _) = (self, deadline);
     }
 }
 

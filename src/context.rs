@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::{
     alarm::AlarmClock,
-    ambient::Ambient,
+    ambient::{Ambient, Outer},
     clock::{Reading, instant_of, moment_of},
     engine::moment::{Moment, nanos},
     error::{Phase, Scope, TimedOut},
@@ -175,8 +175,8 @@ const OPERATION: u16 = 3;
 pub(crate) struct CallState {
     pub(crate) reading: Reading,
     pub(crate) alarms: AlarmClock,
-    /// The deadline of a call around this one, which ends this one as well. [`NO_OUTER`] if there is none.
-    outer: AtomicU64,
+    /// The deadline of a call around this one, which ends this one as well.
+    outer: Outer,
     /// Who runs: [`NOBODY`], [`OVERDUE`], [`LAYERS`], or from [`OPERATION`] on the operation of the hedge of that index. While a panic
     /// unwinds it tells whose that is.
     runs: AtomicU16,
@@ -186,8 +186,6 @@ pub(crate) struct CallState {
     idempotency: Idempotency,
     priority: Priority,
 }
-
-const NO_OUTER: u64 = u64::MAX;
 
 // Relaxed throughout this file: one task polls a call at a time, and whatever hands the task to another thread orders
 // these accesses. The atomics are there for `Sync`; plain loads and stores do.
@@ -202,7 +200,7 @@ impl CallState {
         Self {
             reading: Reading::default(),
             alarms: AlarmClock::new(),
-            outer: AtomicU64::new(NO_OUTER),
+            outer: Outer::none(),
             // Whoever begins a call goes on to poll it: until then only a panic ends it.
             runs: AtomicU16::new(LAYERS),
             attempts: AtomicU32::new(0),
@@ -248,7 +246,7 @@ impl CallState {
     /// Whether what is due then is ended by whoever set the deadline around this poll: the outer one of equal deadlines is
     /// reported. That one's time may have begun a little later, in the same poll, which may have taken so long.
     pub(crate) fn is_left_to_the_outer(&self, due: Moment, slack: Duration) -> bool {
-        if due.nanos() < self.outer.load(Relaxed) {
+        if due < self.outer.get() {
             return false;
         }
         // Not so if this call has left the operation in which it began.
@@ -342,7 +340,7 @@ impl<'a> Frame<'a> {
         self.limit_nanos = nanos(deadline.since(now));
         // Of equal deadlines the outer one is reported.
         if deadline == outer && around.ends_inside() {
-            self.state.outer.store(outer.nanos(), Relaxed);
+            self.state.outer.set(outer);
         }
     }
 

@@ -67,6 +67,7 @@ async fn what_is_polled_inside_an_operation_by_whatever_means_sees_its_deadline(
     assert_eq!(all, [Some(began + ms(100)); 4]);
 }
 
+#[expect(clippy::disallowed_methods, reason = "what is spawned is the subject")]
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_spawned_does_not_inherit_and_can_be_told() {
     let outer = Timeout::new(ms(100)).unwrap();

@@ -51,10 +51,10 @@ proptest! {
             let grpc = Deadline::parse_timeout(&deadline.grpc_timeout()).unwrap();
             let plain = Deadline::parse_timeout(&deadline.remaining_millis().to_string()).unwrap();
             prop_assert!(deadline.grpc_timeout().len() <= 9);
-            prop_assert!(plain <= left && left - plain < ms(1));
+            prop_assert!(plain <= left && left < plain + ms(1));
             prop_assert!(grpc <= left);
             // Eight digits of seconds are three years.
-            prop_assert!(left - grpc < secs(1) || grpc == secs(99_999_999));
+            prop_assert!(left < grpc + secs(1) || grpc == secs(99_999_999));
             Ok(())
         })?;
     }
