@@ -87,6 +87,15 @@ is_not!(Instance<Rc<u32>, Bulkhead>; Send);
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);
 
+#[cfg(feature = "serde")]
+is!(
+    withstand::FieldChange, withstand::BackoffConfig, withstand::BackoffKind, withstand::BudgetConfig,
+    withstand::BulkheadConfig, withstand::CircuitBreakerConfig, withstand::HedgeConfig, withstand::HedgeDelayConfig,
+    withstand::LayerConfig, withstand::PipelineConfig, withstand::QuantileConfig, withstand::RetryConfig,
+    withstand::TimeoutConfig, withstand::Configured, withstand::ConfiguredLayers;
+    Send, Sync, Unpin
+);
+
 #[cfg(feature = "deadlines")]
 is!(withstand::Deadline, withstand::DeadlineScope<std::future::Ready<()>>; Send, Sync, Unpin);
 
