@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Context, Poll, Wake, Waker},
 };
 
 use futures::FutureExt;
@@ -106,18 +106,33 @@ async fn a_call_that_leaves_the_operation_in_which_it_began_does_not_hang() {
     assert_eq!(began.elapsed(), ms(50));
 }
 
-/// The same, and it is there when the time is up in which the other one is ended.
+/// Wakes whoever shares a future, as `Shared` does.
+#[derive(Default)]
+struct Woken(AtomicU32);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+/// The same, and it is polled in the operation at the very deadline: left to that, and then alone.
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_left_to_an_operation_which_is_gone_ends_itself_soon() {
     let inner = Timeout::new(secs(1)).unwrap();
-    let shared = inner.call(never).map(|result| result.is_err_and(|error| error.is_timeout())).boxed().shared();
+    let mut escaped = pin!(inner.call(never));
     let outer = Timeout::new(ms(50)).unwrap();
-    let began = Instant::now();
-    let (first, second) = (shared.clone(), shared);
-    let outer_call = outer.call(|| first.clone().map(Ok::<_, ()>));
-    let (ended, escaped) = tokio::join!(outer_call, second);
-    assert!(escaped && began.elapsed() <= ms(100), "after {:?}", began.elapsed());
-    drop(ended);
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(woken.clone());
+    let ended = outer.guard(poll_fn(|_| {
+        assert!(escaped.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        Poll::<Result<(), ()>>::Pending
+    }));
+    ended.await.unwrap_err();
+    let before = woken.0.load(Relaxed);
+    sleep(ms(60)).await;
+    assert!(woken.0.load(Relaxed) > before, "nobody would ever look at it again");
+    assert!(matches!(futures::future::poll_immediate(escaped).await, Some(Err(Error::Timeout(_)))));
 }
 
 #[tokio::test(start_paused = true)]
