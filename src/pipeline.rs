@@ -530,7 +530,7 @@ impl<P: SingleAttempt, C> SingleAttempt for Pipeline<P, C> {}
 impl<T: Send, E: Send, P: Policy<T, E>, C: Send + Sync> Policy<T, E> for Pipeline<P, C> {
     async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
         let relayed = self.telemetry.relayed(cx.telemetry());
-        let frame = Frame::with_telemetry(cx, relayed.as_ref().unwrap_or(&self.telemetry));
+        let frame = Frame::with_telemetry(cx, relayed.as_ref().unwrap_or_else(|| self.telemetry.now()));
         self.policy.run(op, cx.within(&frame)).await
     }
 }
@@ -705,7 +705,7 @@ impl<L, C> PipelineBuilder<L, C> {
     {
         let Self { name, layers, classifier, classified, observer, .. } = self;
         let (policy, described) = built(&name, layers).map_err(|error| error.in_pipeline(&name))?;
-        let telemetry = Arc::new(Telemetry { pipeline: Some(name.clone()), observer });
+        let telemetry = Arc::new(Telemetry::new(name.clone(), observer));
         policy.attach(&Site { telemetry: &telemetry, inside: &[] });
         let managed = Managed::new(name, classified, described, &telemetry);
         Registry::global().enter(&managed);

@@ -52,7 +52,7 @@ where
 {
     async move {
         let state = CallState::new(options.given());
-        let root = Frame::root(&state, telemetry, options.given());
+        let root = Frame::root(&state, telemetry.now(), options.given());
         let report = CallReport::begin(&root);
         PublicCall {
             root: Root::new(&state, policy.run(&operation, Context::new(&root))),

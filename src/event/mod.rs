@@ -37,6 +37,34 @@ use crate::{error::ConfigError, name::Name};
 pub trait Observer: Send + Sync {
     /// Something happened.
     fn on_event(&self, event: &Event<'_>);
+
+    /// Whether anybody hears it at the moment. A call asks once, when it begins: of one that nobody hears then, nothing is
+    /// reported, and it costs about as much as one without an observer. So this must be quick. Default: yes.
+    ///
+    /// For an observer whose backend may be switched off or not be there yet:
+    ///
+    /// ```
+    /// use std::sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}};
+    /// use withstand::{Event, Observer, Pipeline};
+    ///
+    /// struct Debugging(Arc<AtomicBool>);
+    /// impl Observer for Debugging {
+    ///     fn on_event(&self, event: &Event<'_>) {
+    ///         println!("{event}");
+    ///     }
+    ///     fn is_enabled(&self) -> bool {
+    ///         self.0.load(Relaxed)
+    ///     }
+    /// }
+    ///
+    /// let switch = Arc::new(AtomicBool::new(false));
+    /// let users = Pipeline::standard("users-api").observer(Debugging(switch.clone())).build()?;
+    /// switch.store(true, Relaxed); // from the next call on
+    /// # Ok::<(), withstand::ConfigError>(())
+    /// ```
+    fn is_enabled(&self) -> bool {
+        true
+    }
 }
 
 impl<F: Fn(&Event<'_>) + Send + Sync> Observer for F {
@@ -82,6 +110,11 @@ impl Observer for Observers {
             tell(&**observer, event);
         }
     }
+
+    /// Whether anybody hears any of them.
+    fn is_enabled(&self) -> bool {
+        self.0.iter().any(|observer| is_enabled(&**observer))
+    }
 }
 
 impl fmt::Debug for Observers {
@@ -90,27 +123,58 @@ impl fmt::Debug for Observers {
     }
 }
 
-/// An observer that panics must not take the call with it, least of all out of a `Drop`, where that would abort.
 fn tell(observer: &dyn Observer, event: &Event<'_>) {
-    let Err(payload) = catch_unwind(AssertUnwindSafe(|| observer.on_event(event))) else { return };
+    let _panicked = caught(|| observer.on_event(event));
+}
+
+/// One that cannot say is told.
+fn is_enabled(observer: &dyn Observer) -> bool {
+    caught(|| observer.is_enabled()).unwrap_or(true)
+}
+
+/// An observer that panics must not take the call with it, least of all out of a `Drop`, where that would abort.
+fn caught<R>(asked: impl FnOnce() -> R) -> Option<R> {
+    let payload = match catch_unwind(AssertUnwindSafe(asked)) {
+        Ok(answer) => return Some(answer),
+        Err(payload) => payload,
+    };
     // What a payload's own drop panics with may do so as well: to leak that is the only safe way to be rid of it.
     let _dropped = catch_unwind(AssertUnwindSafe(|| drop(payload))).map_err(std::mem::forget);
+    None
 }
 
 /// The pipeline's name and its observer: what events are reported through.
 pub(crate) struct Telemetry {
     pub(crate) pipeline: Option<Name>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// The same without the observer, for calls that nobody hears.
+    unheard: Option<Box<Telemetry>>,
 }
 
 impl Telemetry {
     /// Of a policy that is used alone.
-    pub(crate) const SILENT: &'static Self = &Self { pipeline: None, observer: None };
+    pub(crate) const SILENT: &'static Self = &Self { pipeline: None, observer: None, unheard: None };
+
+    pub(crate) fn new(pipeline: Name, observer: Option<Arc<dyn Observer>>) -> Self {
+        let unheard = Self { pipeline: Some(pipeline.clone()), observer: None, unheard: None };
+        let unheard = observer.is_some().then(|| Box::new(unheard));
+        Self { pipeline: Some(pipeline), observer, unheard }
+    }
+
+    /// What a call reports through: nobody's observer, if nobody hears it now. So whoever listens hears all of a call or
+    /// nothing, and where nobody does, an event costs as much as without an observer.
+    #[inline(always)]
+    pub(crate) fn now(&self) -> &Self {
+        match (&self.observer, &self.unheard) {
+            (Some(observer), Some(unheard)) if !is_enabled(&**observer) => unheard,
+            _ => self,
+        }
+    }
 
     /// Of a pipeline without an observer that is part of another: under its own name to the observer of that.
     pub(crate) fn relayed(&self, outer: &Self) -> Option<Self> {
         let observer = outer.observer.as_ref().filter(|_| self.observer.is_none())?;
-        Some(Self { pipeline: self.pipeline.clone(), observer: Some(observer.clone()) })
+        Some(Self { pipeline: self.pipeline.clone(), observer: Some(observer.clone()), unheard: None })
     }
 
     #[inline]
@@ -323,7 +387,7 @@ impl Listeners {
         // Cloned, so that an observer which calls back into the policy finds no lock held.
         let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for telemetry in listeners.iter().filter_map(Weak::upgrade) {
-            telemetry.emit(Some(policy), || kind.clone());
+            telemetry.now().emit(Some(policy), || kind.clone());
         }
     }
 }

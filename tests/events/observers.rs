@@ -3,7 +3,10 @@
 use std::{
     future::{Future, pending},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use withstand::{
@@ -156,4 +159,117 @@ async fn a_call_that_succeeds_says_nothing_at_the_level_of_a_log() {
     assert!(said.lock().unwrap().is_empty());
     users.call(|| async { Err::<(), _>("no".to_owned()) }).await.unwrap_err();
     assert_eq!(said.lock().unwrap().len(), 3, "two retries and the end of them");
+}
+
+/// Hears what it is told, while the switch is on.
+#[derive(Clone, Default)]
+struct Switched {
+    log: Log,
+    on: Arc<AtomicBool>,
+    asked: Arc<AtomicU32>,
+}
+
+impl Observer for Switched {
+    fn on_event(&self, event: &Event<'_>) {
+        self.log.on_event(event);
+    }
+
+    fn is_enabled(&self) -> bool {
+        self.asked.fetch_add(1, Relaxed);
+        self.on.load(Relaxed)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_nobody_hears_when_it_begins_reports_nothing_to_its_end() {
+    let switched = Switched::default();
+    let breaker = Arc::new(CircuitBreaker::builder().min_calls(1).build().unwrap());
+    let pipeline = Pipeline::builder("api")
+        .retry(retry(3))
+        .circuit_breaker(breaker.clone())
+        .observer(switched.clone())
+        .build()
+        .unwrap();
+    let on = switched.on.clone();
+    assert!(
+        pipeline
+            .call(|| async {
+                on.store(true, Relaxed);
+                Err::<(), _>("down")
+            })
+            .await
+            .is_err()
+    );
+    assert_eq!(switched.log.kinds(), [], "it was switched on too late for this call");
+    assert_eq!(switched.asked.load(Relaxed), 1, "once for a call");
+
+    assert!(pipeline.call(|| async { Ok::<_, &str>(()) }).await.is_err());
+    assert_eq!(outcome(&switched.log).0, CallOutcome::Rejected);
+    switched.log.clear();
+    let off = switched.on.clone();
+    assert!(
+        pipeline
+            .call(|| async {
+                off.store(false, Relaxed);
+                Ok::<_, &str>(())
+            })
+            .await
+            .is_err()
+    );
+    assert_eq!(outcome(&switched.log).0, CallOutcome::Rejected, "and one that is heard is heard to its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_call_caused_is_told_only_while_somebody_hears_it() {
+    let switched = Switched::default();
+    let breaker = Arc::new(CircuitBreaker::builder().build().unwrap());
+    let _pipeline =
+        Pipeline::builder("api").circuit_breaker(breaker.clone()).observer(switched.clone()).build().unwrap();
+    drop(breaker.isolate());
+    assert_eq!(switched.log.kinds(), []);
+    switched.on.store(true, Relaxed);
+    drop(breaker.isolate());
+    assert!(switched.log.count(|kind| matches!(kind, EventKind::Isolated { .. })) == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_observers_are_heard_if_one_of_them_is() {
+    let (unheard, heard) = (Switched::default(), Log::new());
+    let none = Observers::new().with(unheard.clone()).with(Observers::new().with(unheard.clone()));
+    assert!(!none.is_enabled());
+    assert!(!Observers::new().is_enabled());
+    let some = none.with(heard.clone());
+    let pipeline = Pipeline::builder("api").observer(some).build().unwrap();
+    assert!(pipeline.call(|| async { Ok::<_, ()>(1) }).await.is_ok());
+    assert_eq!(outcome(&heard).0, CallOutcome::Success);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_inside_another_asks_its_own_observer() {
+    let (inner, outer) = (Switched::default(), Log::new());
+    let inside = Pipeline::builder("inner").retry(retry(2)).observer(inner.clone()).build().unwrap();
+    let pipeline = Pipeline::builder("outer").layer(inside).observer(outer.clone()).build().unwrap();
+    let call = || pipeline.call(|| async { Err::<(), _>(()) });
+    assert!(call().await.is_err());
+    assert_eq!((inner.log.kinds(), outcome(&outer).0), (vec![], CallOutcome::Transient));
+    inner.on.store(true, Relaxed);
+    assert!(call().await.is_err());
+    assert!(inner.log.count(|kind| matches!(kind, EventKind::Retried { .. })) == 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_when_asked_is_told() {
+    struct Unsure(Log);
+    impl Observer for Unsure {
+        fn on_event(&self, event: &Event<'_>) {
+            self.0.on_event(event);
+        }
+        fn is_enabled(&self) -> bool {
+            panic!("of the observer")
+        }
+    }
+    let log = Log::new();
+    let pipeline = Pipeline::builder("api").observer(Unsure(log.clone())).build().unwrap();
+    assert_eq!(pipeline.call(|| async { Ok::<_, ()>(1) }).await, Ok(1));
+    assert_eq!(outcome(&log).0, CallOutcome::Success);
 }
