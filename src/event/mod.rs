@@ -165,6 +165,11 @@ impl Telemetry {
     /// nothing, and where nobody does, an event costs as much as without an observer.
     #[inline(always)]
     pub(crate) fn now(&self) -> &Self {
+        if self.observer.is_some() { self.asked() } else { self }
+    }
+
+    #[cold]
+    fn asked(&self) -> &Self {
         match (&self.observer, &self.unheard) {
             (Some(observer), Some(unheard)) if !is_enabled(&**observer) => unheard,
             _ => self,
