@@ -31,6 +31,17 @@ pub enum Idempotency {
     Unsafe,
 }
 
+impl Idempotency {
+    /// The word in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Safe => "safe",
+            Self::Unsafe => "unsafe",
+        }
+    }
+}
+
 /// How much a call matters. Policies that shed load refuse the lowest first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -42,6 +53,18 @@ pub enum Priority {
     Normal,
     /// Calls without which the service is down: health, payment, sign-in.
     Critical,
+}
+
+impl Priority {
+    /// The word in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Background => "background",
+            Self::Normal => "normal",
+            Self::Critical => "critical",
+        }
+    }
 }
 
 /// What a caller says about one call. See [`Pipeline::call_with`](crate::Pipeline::call_with).

@@ -148,6 +148,10 @@ mod timed;
 
 #[cfg(feature = "axum")]
 pub use adapters::axum::{DeadlineLayer, DeadlineLayerBuilder, DeadlineResponse, DeadlineService, RequestDeadline};
+#[cfg(feature = "metrics")]
+pub use adapters::metrics::MetricsObserver;
+#[cfg(feature = "tracing")]
+pub use adapters::tracing::TracingObserver;
 #[cfg(feature = "serde")]
 pub use amendment::FieldChange;
 pub use bounds::{Amplification, Bound};
@@ -168,6 +172,8 @@ pub use engine::circuit::{Opening, Recorded};
 pub use error::{ConfigError, Error, Phase, Reason, Rejection, Scope, TimedOut};
 #[cfg(feature = "chaos")]
 pub use event::Fault;
+#[cfg(feature = "tracing")]
+pub use event::Spans;
 pub use event::{
     AttemptEnd, CallOutcome, ClosedBy, Event, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, Kind, Level,
     Observer, Observers, PolicyId, RetryStop, Trigger, WaitEnd,

@@ -33,6 +33,17 @@ impl Name {
     }
 }
 
+#[cfg(feature = "metrics")]
+impl Name {
+    /// Borrows a name that is static, and copies one that is not.
+    pub(crate) fn to_cow(&self) -> Cow<'static, str> {
+        match &self.0 {
+            Repr::Static(name) => Cow::Borrowed(name),
+            Repr::Shared(name) => Cow::Owned(name.as_str().to_owned()),
+        }
+    }
+}
+
 impl From<&'static str> for Name {
     fn from(name: &'static str) -> Self {
         Self::new(name)

@@ -83,6 +83,11 @@ is!(
 is_not!(Instance<String, Cell<u32>>; Send);
 #[cfg(feature = "keyed")]
 is_not!(Instance<Rc<u32>, Bulkhead>; Send);
+#[cfg(feature = "metrics")]
+is!(withstand::MetricsObserver; Send, Sync, Unpin);
+
+#[cfg(feature = "tracing")]
+is!(withstand::Spans, withstand::TracingObserver; Send, Sync, Unpin);
 
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);

@@ -9,6 +9,7 @@
 //! Unlike times, counts do not depend on what else the machine does. They are taken by valgrind's callgrind, where it is
 //! installed, and compared only on the version of Rust and the kind of machine that the file names.
 
+mod count;
 mod parts;
 
 use std::{
@@ -19,11 +20,12 @@ use std::{
     future::{Future, poll_fn},
     hint::black_box,
     pin::pin,
-    process::{Command, ExitCode, Stdio},
+    process::{Command, ExitCode},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
+use count::of_one_call;
 use tokio::runtime::Builder;
 use withstand::{Backoff, Bulkhead, CircuitBreaker, Fallback, Hedge, Jitter, Pipeline, Retry, Timeout};
 
@@ -142,22 +144,6 @@ fn open() -> CircuitBreaker {
     let breaker = breaker.open_for(seconds(3600)).max_open_for(seconds(3600)).build().unwrap();
     breaker.admit().unwrap().failure("down");
     breaker
-}
-
-/// The instructions of this very program while it makes so many calls.
-fn instructions(row: &str, calls: u32) -> Option<u64> {
-    let me = env::current_exe().ok()?;
-    let mut valgrind = Command::new("valgrind");
-    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(me).args(["run", row]);
-    let output = valgrind.arg(calls.to_string()).stdin(Stdio::null()).output().ok()?;
-    let told = String::from_utf8_lossy(&output.stderr);
-    let collected = told.lines().find_map(|line| line.split_once("Collected :"))?.1;
-    collected.trim().parse().ok()
-}
-
-/// The instructions of one call: what a thousand more take, by the thousand.
-fn of_one_call(row: &str) -> Option<u64> {
-    Some((instructions(row, 2_000)? - instructions(row, 1_000)?) / 1_000)
 }
 
 /// Where the counts of the file are valid.

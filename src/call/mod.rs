@@ -2,6 +2,8 @@
 
 mod operation;
 mod report;
+#[cfg(feature = "tracing")]
+mod spanned;
 mod standalone;
 
 use std::{
@@ -51,8 +53,15 @@ where
     E: Send,
 {
     async move {
+        let telemetry = telemetry.now();
+        #[cfg(feature = "tracing")]
+        if telemetry.observer.is_some() {
+            if let Some(span) = spanned::wanted(telemetry) {
+                return Box::pin(spanned::drive(span, telemetry, options, policy, operation, take)).await;
+            }
+        }
         let state = CallState::new(options.given());
-        let root = Frame::root(&state, telemetry.now(), options.given());
+        let root = Frame::root(&state, telemetry, options.given());
         let report = CallReport::begin(&root);
         PublicCall {
             root: Root::new(&state, policy.run(&operation, Context::new(&root))),

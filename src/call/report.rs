@@ -16,12 +16,19 @@ pub(super) struct CallReport<'a> {
     pub(super) root: &'a Frame<'a>,
     /// [`Moment::NEVER`] if nobody listens, or once the end is reported.
     started: Moment,
+    #[cfg(feature = "tracing")]
+    span: Option<&'a tracing::Span>,
 }
 
 impl<'a> CallReport<'a> {
     #[inline(always)]
     pub(super) fn begin(root: &'a Frame<'a>) -> Self {
-        let mut report = Self { root, started: Moment::NEVER };
+        let mut report = Self {
+            root,
+            started: Moment::NEVER,
+            #[cfg(feature = "tracing")]
+            span: None,
+        };
         if root.telemetry().observer.is_some() {
             let cx = Context::new(root);
             report.started = cx.moment();
@@ -32,6 +39,13 @@ impl<'a> CallReport<'a> {
             });
         }
         report
+    }
+
+    /// Notes the end in this span as well.
+    #[cfg(feature = "tracing")]
+    pub(super) fn in_span(mut self, span: &'a tracing::Span) -> Self {
+        self.span = Some(span);
+        self
     }
 
     /// Whether anybody listens, and the end is not reported yet.
@@ -79,7 +93,7 @@ impl<'a> CallReport<'a> {
         spent: bool,
     ) {
         let state = Context::new(self.root).state();
-        self.root.telemetry().emit(None, || EventKind::CallFinished {
+        let kind = EventKind::CallFinished {
             outcome,
             ok,
             reason,
@@ -89,7 +103,12 @@ impl<'a> CallReport<'a> {
             hedges: state.hedges(),
             winner: state.winner(),
             duration: clock::now().since(started),
-        });
+        };
+        #[cfg(feature = "tracing")]
+        if let Some(span) = self.span {
+            super::spanned::end_of_call(span, &kind);
+        }
+        self.root.telemetry().emit(None, || kind);
     }
 }
 
@@ -193,17 +212,21 @@ impl<'a> AttemptReport<'a> {
 impl AttemptReport<'_> {
     #[cold]
     fn unfinished(&self) {
-        let cx = self.cx;
-        let end = if cx.has_panicked() {
-            AttemptEnd::Panicked
-        } else if cx.is_superseded() {
-            AttemptEnd::Superseded
-        } else if clock::now() >= cx.deadline_so_far() {
-            AttemptEnd::TimedOut
-        } else {
-            AttemptEnd::Cancelled
-        };
+        let end = unfinished(self.cx);
         self.emit(self.started, None, end.as_str(), end);
+    }
+}
+
+/// How an attempt ends that is dropped before it has completed.
+pub(super) fn unfinished(cx: Context<'_>) -> AttemptEnd {
+    if cx.has_panicked() {
+        AttemptEnd::Panicked
+    } else if cx.is_superseded() {
+        AttemptEnd::Superseded
+    } else if clock::now() >= cx.deadline_so_far() {
+        AttemptEnd::TimedOut
+    } else {
+        AttemptEnd::Cancelled
     }
 }
 

@@ -437,6 +437,22 @@ pub enum RetryStop {
     Backoff,
 }
 
+impl RetryStop {
+    /// The reason in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attempts => "attempts",
+            Self::Elapsed => "elapsed",
+            Self::Deadline => "deadline",
+            Self::Budget => "budget",
+            Self::NotIdempotent => "not_idempotent",
+            Self::Rejected => "rejected",
+            Self::Backoff => "backoff",
+        }
+    }
+}
+
 /// What set a hedge off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -447,6 +463,18 @@ pub enum HedgeTrigger {
     Failure,
     /// A delay of zero: all at once.
     Parallel,
+}
+
+impl HedgeTrigger {
+    /// The trigger in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Delay => "delay",
+            Self::Failure => "failure",
+            Self::Parallel => "parallel",
+        }
+    }
 }
 
 /// Why a hedge did not begin, or was refused on its way.
@@ -473,6 +501,24 @@ pub enum HedgeSuppression {
     Stalled,
 }
 
+impl HedgeSuppression {
+    /// The reason in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Budget => "budget",
+            Self::Circuit => "circuit",
+            Self::Bulkhead => "bulkhead",
+            Self::Rejected => "rejected",
+            Self::Deadline => "deadline",
+            Self::Throttled => "throttled",
+            Self::NoSamples => "no_samples",
+            Self::NotIdempotent => "not_idempotent",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
 /// How a wait in a queue ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -485,6 +531,19 @@ pub enum WaitEnd {
     Deadline,
     /// The call was dropped.
     Cancelled,
+}
+
+impl WaitEnd {
+    /// The end in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Deadline => "deadline",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// How a fallback ended.
@@ -529,6 +588,19 @@ impl Fault {
             Self::Outcome => "outcome",
             Self::Hang => "hang",
             Self::Panic => "panic",
+        }
+    }
+}
+
+impl FallbackEnd {
+    /// The end in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Error => "error",
+            Self::Declined => "declined",
+            Self::TimedOut => "timed_out",
         }
     }
 }

@@ -65,12 +65,33 @@ pub trait Observer: Send + Sync {
     fn is_enabled(&self) -> bool {
         true
     }
+
+    /// Which spans of `tracing` calls and attempts are to have. Asked when a call begins. Default: none. An observer that
+    /// wraps a [`TracingObserver`](crate::TracingObserver) passes on what that says.
+    #[cfg(feature = "tracing")]
+    fn spans(&self) -> Spans {
+        Spans::None
+    }
 }
 
 impl<F: Fn(&Event<'_>) + Send + Sync> Observer for F {
     fn on_event(&self, event: &Event<'_>) {
         self(event);
     }
+}
+
+/// Which spans of `tracing` an observer wants: see [`Observer::spans`].
+#[cfg(feature = "tracing")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Spans {
+    /// None.
+    #[default]
+    None,
+    /// `withstand.call`, one for each call.
+    Calls,
+    /// Also `withstand.attempt`, one for each attempt, inside that of its call.
+    CallsAndAttempts,
 }
 
 /// Several observers as one: each hears every event, in order, and a panic in one does not keep it from the others.
@@ -113,7 +134,13 @@ impl Observer for Observers {
 
     /// Whether anybody hears any of them.
     fn is_enabled(&self) -> bool {
-        self.0.iter().any(|observer| is_enabled(&**observer))
+        self.0.iter().any(|observer| observer.is_enabled())
+    }
+
+    /// All that any of them wants.
+    #[cfg(feature = "tracing")]
+    fn spans(&self) -> Spans {
+        self.0.iter().map(|observer| observer.spans()).max().unwrap_or_default()
     }
 }
 
@@ -176,6 +203,12 @@ impl Telemetry {
         }
     }
 
+    /// The spans that are wanted for a call that begins now.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn spans(&self) -> Spans {
+        self.observer.as_deref().and_then(|observer| caught(|| observer.spans())).unwrap_or_default()
+    }
+
     /// Of a pipeline without an observer that is part of another: under its own name to the observer of that.
     pub(crate) fn relayed(&self, outer: &Self) -> Option<Self> {
         let observer = outer.observer.as_ref().filter(|_| self.observer.is_none())?;
@@ -200,7 +233,7 @@ impl fmt::Debug for Telemetry {
         f.debug_struct("Telemetry")
             .field("pipeline", &self.pipeline)
             .field("observed", &self.observer.is_some())
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -143,6 +143,20 @@ pub enum Trigger {
     Lease,
 }
 
+impl Trigger {
+    /// The trigger in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FailureRate => "failure_rate",
+            Self::SlowRate => "slow_rate",
+            Self::Consecutive => "consecutive",
+            Self::Probe => "probe",
+            Self::Lease => "lease",
+        }
+    }
+}
+
 /// What closed a circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
@@ -154,4 +168,16 @@ pub enum ClosedBy {
     Reset,
     /// The last handle that isolated it was released.
     Release,
+}
+
+impl ClosedBy {
+    /// The cause in snake case, as telemetry has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Probes => "probes",
+            Self::Reset => "reset",
+            Self::Release => "release",
+        }
+    }
 }
