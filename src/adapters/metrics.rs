@@ -1,6 +1,7 @@
 //! Numbers for the `metrics` crate.
 
 use std::{
+    collections::HashMap,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
@@ -8,8 +9,12 @@ use std::{
 use metrics::{Key, KeyName, Label, Level, Metadata, Recorder, Unit, with_recorder};
 
 use crate::{
-    event::{Event, EventKind, Observer},
+    error::Reason,
+    event::{Event, EventKind, Observer, PolicyId},
+    handle::Registry,
+    name::Name,
     outcome::VerdictKind,
+    snapshot::{CircuitState, LayerSnapshot, LayerState, PipelineSnapshot},
 };
 
 /// Keeps the numbers of the pipelines that it observes, through the [`metrics`](https://docs.rs/metrics) crate. With the
@@ -41,7 +46,12 @@ use crate::{
 /// | `withstand.timeouts` | counter | | `pipeline`, `policy`, `scope`, `phase` | what a timeout or a deadline ended |
 /// | `withstand.fallbacks` | counter | | `pipeline`, `policy`, `outcome`, `reason`, `end` | outcomes that a fallback was asked to replace |
 /// | `withstand.rejections` | counter | | `pipeline`, `policy`, `reason` | calls and attempts that a policy refused |
-/// | `withstand.circuit.transitions` | counter | | `pipeline`, `policy`, `state`, `trigger` | changes to that state |
+/// | `withstand.circuit.transitions` | counter | | `pipeline`, `policy`, `state`, `trigger` | changes of a circuit to that state |
+/// | `withstand.circuit.state` | gauge* | | `pipeline`, `policy` | 0 closed, 1 half-open, 2 open, 3 isolated; set at transitions as well |
+/// | `withstand.bulkhead.in_use` | gauge* | | `pipeline`, `policy` | permits in use |
+/// | `withstand.bulkhead.limit` | gauge* | | `pipeline`, `policy` | permits that there are |
+/// | `withstand.bulkhead.queued` | gauge* | | `pipeline`, `policy` | calls that wait for a permit |
+/// | `withstand.budget.balance` | gauge* | | `pipeline`, `policy` | tokens in the budget of a retry or a hedge |
 ///
 /// # Attributes
 ///
@@ -84,6 +94,31 @@ impl MetricsObserver {
     /// ```
     pub const DURATION_BUCKETS: &'static [f64] =
         &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+    /// Reads the gauges off all live pipelines of this process, whether or not these have an observer. Call it when somebody
+    /// is about to look: in the handler that answers a scrape, or every few seconds where numbers are pushed.
+    ///
+    /// Pipelines of the same name count as one: of permits, calls that wait and tokens it is the sum, of the states of
+    /// circuits the worst. A policy that several pipelines share counts in each. The layers of a pipeline inside another
+    /// are in both, there under the name `inner/retry`. The last values of a pipeline that is gone stay, unless the
+    /// recorder forgets them.
+    ///
+    /// ```
+    /// use withstand::MetricsObserver;
+    ///
+    /// async fn metrics_endpoint(render: impl Fn() -> String) -> String {
+    ///     MetricsObserver::record_gauges();
+    ///     render() // such as `PrometheusHandle::render`
+    /// }
+    /// ```
+    pub fn record_gauges() {
+        if with_recorder(is_real) {
+            with_recorder(describe);
+            for ((metric, pipeline, policy), value) in gauges() {
+                Attributes::new(Some(&pipeline), Some(&policy)).set(metric, value);
+            }
+        }
+    }
 
     /// For one pipeline or, cloned or anew, for many: the names of the pipelines tell them apart.
     #[must_use]
@@ -137,6 +172,10 @@ const FALLBACKS: &str = "withstand.fallbacks";
 const REJECTIONS: &str = "withstand.rejections";
 const TRANSITIONS: &str = "withstand.circuit.transitions";
 const CIRCUIT_STATE: &str = "withstand.circuit.state";
+const IN_USE: &str = "withstand.bulkhead.in_use";
+const LIMIT: &str = "withstand.bulkhead.limit";
+const QUEUED: &str = "withstand.bulkhead.queued";
+const BALANCE: &str = "withstand.budget.balance";
 
 const DESCRIPTIONS: &[(&str, Instrument, &str)] = &[
     (CALL_DURATION, Instrument::Histogram, "How long calls took, by how they ended"),
@@ -148,6 +187,10 @@ const DESCRIPTIONS: &[(&str, Instrument, &str)] = &[
     (REJECTIONS, Instrument::Counter, "Calls and attempts that a policy refused"),
     (TRANSITIONS, Instrument::Counter, "Changes of the state of a circuit, by the state it came to"),
     (CIRCUIT_STATE, Instrument::Gauge, "The state of a circuit: 0 closed, 1 half-open, 2 open, 3 isolated"),
+    (IN_USE, Instrument::Gauge, "Permits of a bulkhead that are in use"),
+    (LIMIT, Instrument::Gauge, "Permits that a bulkhead has"),
+    (QUEUED, Instrument::Gauge, "Calls that wait for a permit"),
+    (BALANCE, Instrument::Gauge, "Tokens in the budget of a retry or a hedge"),
 ];
 
 fn describe(recorder: &dyn Recorder) {
@@ -166,7 +209,7 @@ fn record(event: &Event<'_>) {
     match event.kind {
         EventKind::CallFinished { outcome, reason, label, duration, .. } => at()
             .with("outcome", outcome.as_str())
-            .with_some("reason", reason.map(|reason| reason.as_str()))
+            .with_some("reason", reason.map(Reason::as_str))
             .with("label", label)
             .measure(CALL_DURATION, duration),
         EventKind::AttemptFinished { attempt, hedge, verdict, label, duration, end, .. } => at()
@@ -181,15 +224,17 @@ fn record(event: &Event<'_>) {
         }
         EventKind::FellBack { original, reason, end, .. } => at()
             .with("outcome", original.as_str())
-            .with_some("reason", reason.map(|reason| reason.as_str()))
+            .with_some("reason", reason.map(Reason::as_str))
             .with("end", end.as_str())
             .count(FALLBACKS),
         EventKind::Rejected { reason, .. } => at().with("reason", reason.as_str()).count(REJECTIONS),
-        EventKind::Opened { trigger, .. } => at().enter(State::Open, Some(trigger.as_str())),
-        EventKind::HalfOpened { .. } => at().enter(State::HalfOpen, None),
-        EventKind::Closed { by, .. } => at().enter(State::Closed, Some(by.as_str())),
+        EventKind::Opened { trigger, open_for, .. } => {
+            at().enter(CircuitState::Open { retry_after: open_for }, Some(trigger.as_str()))
+        }
+        EventKind::HalfOpened { .. } => at().enter(CircuitState::HalfOpen, None),
+        EventKind::Closed { by, .. } => at().enter(CircuitState::Closed, Some(by.as_str())),
         // Further handles find it isolated.
-        EventKind::Isolated { handles: 1 } => at().enter(State::Isolated, None),
+        EventKind::Isolated { handles: 1 } => at().enter(CircuitState::Isolated, None),
         _ => {}
     }
 }
@@ -203,23 +248,47 @@ const fn attempt_class(attempt: u32, hedge: u32) -> &'static str {
 }
 
 /// The state of a circuit as a number, the worse the higher.
-#[derive(Clone, Copy)]
-enum State {
-    Closed,
-    HalfOpen,
-    Open,
-    Isolated,
+const fn badness(state: CircuitState) -> f64 {
+    match state {
+        CircuitState::Closed => 0.0,
+        CircuitState::HalfOpen => 1.0,
+        CircuitState::Open { .. } => 2.0,
+        CircuitState::Isolated => 3.0,
+    }
 }
 
-impl State {
-    const fn word_and_value(self) -> (&'static str, f64) {
-        match self {
-            Self::Closed => ("closed", 0.0),
-            Self::HalfOpen => ("half_open", 1.0),
-            Self::Open => ("open", 2.0),
-            Self::Isolated => ("isolated", 3.0),
+/// What all live pipelines show, by metric, pipeline and policy. Those that nothing tells apart are one.
+fn gauges() -> HashMap<(&'static str, Name, Name), f64> {
+    let mut gauges = HashMap::new();
+    for PipelineSnapshot { pipeline, layers } in Registry::global().snapshot() {
+        for layer in &layers {
+            for (metric, value) in shown(layer) {
+                let gauge = gauges.entry((metric, pipeline.clone(), layer.name.clone())).or_insert(0.0);
+                *gauge = if metric == CIRCUIT_STATE { value.max(*gauge) } else { value + *gauge };
+            }
         }
     }
+    gauges
+}
+
+/// What a layer shows.
+fn shown(layer: &LayerSnapshot) -> Vec<(&'static str, f64)> {
+    match &layer.state {
+        LayerState::None => Vec::new(),
+        LayerState::CircuitBreaker(circuit) => vec![(CIRCUIT_STATE, badness(circuit.state))],
+        LayerState::Bulkhead(bulkhead) => vec![
+            (IN_USE, count_as_f64(bulkhead.in_use)),
+            (LIMIT, count_as_f64(bulkhead.limit)),
+            (QUEUED, count_as_f64(bulkhead.queued)),
+        ],
+        LayerState::Retry(retry) => retry.budget.map(|budget| (BALANCE, budget.balance)).into_iter().collect(),
+        LayerState::Hedge(hedge) => hedge.budget.map(|budget| (BALANCE, budget.balance)).into_iter().collect(),
+    }
+}
+
+/// Exact up to four billion, and then that.
+fn count_as_f64(count: usize) -> f64 {
+    u32::try_from(count).unwrap_or(u32::MAX).into()
 }
 
 static METADATA: Metadata<'static> = Metadata::new("withstand", Level::INFO, Some(module_path!()));
@@ -230,16 +299,19 @@ struct Attributes(Vec<Label>);
 
 impl Attributes {
     /// Whose it is.
-    fn of(event: &Event<'_>) -> Self {
+    fn new(pipeline: Option<&Name>, policy: Option<&Name>) -> Self {
         // As many as there are at most.
         let mut attributes = Self(Vec::with_capacity(5));
-        let names = [("pipeline", event.pipeline), ("policy", event.policy.map(|policy| policy.name()))];
-        for (key, name) in names {
+        for (key, name) in [("pipeline", pipeline), ("policy", policy)] {
             if let Some(name) = name {
                 attributes.0.push(Label::new(key, name.to_cow()));
             }
         }
         attributes
+    }
+
+    fn of(event: &Event<'_>) -> Self {
+        Self::new(event.pipeline, event.policy.map(PolicyId::name))
     }
 
     fn with(mut self, key: &'static str, value: &'static str) -> Self {
@@ -269,9 +341,8 @@ impl Attributes {
         with_recorder(|recorder| recorder.register_gauge(&key, &METADATA)).set(value);
     }
 
-    fn enter(self, state: State, trigger: Option<&'static str>) {
-        let (word, value) = state.word_and_value();
-        self.clone().set(CIRCUIT_STATE, value);
-        self.with("state", word).with_some("trigger", trigger).count(TRANSITIONS);
+    fn enter(self, state: CircuitState, trigger: Option<&'static str>) {
+        self.clone().set(CIRCUIT_STATE, badness(state));
+        self.with("state", state.as_str()).with_some("trigger", trigger).count(TRANSITIONS);
     }
 }

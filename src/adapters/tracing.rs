@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
-use crate::event::{Event, EventKind, Observer, Spans};
+use crate::{
+    error::Reason,
+    event::{Event, EventKind, Observer, Spans},
+    outcome::VerdictKind,
+};
 
 /// Tells [`tracing`](https://docs.rs/tracing) what happens: a span for each call, an event for each [`EventKind`], with
 /// fields and no prose. With the feature `tracing`.
@@ -83,7 +87,7 @@ impl Observer for TracingObserver {
 
 /// An event of `tracing` at a fixed level, because each place in the code has one: that of [`EventKind::level`].
 macro_rules! told {
-    ($event:ident, $level:ident, $message:literal $(, $field:ident = $value:expr)*) => {
+    ($event:ident, $level:ident, $message:literal $(, $field:ident = $value:expr)*) => {{
         tracing::event!(
             target: "withstand",
             tracing::Level::$level,
@@ -92,10 +96,11 @@ macro_rules! told {
             kind = $event.policy.map(|policy| policy.kind().as_str()),
             $($field = $value,)*
             $message
-        )
-    };
+        );
+    }};
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of event")]
 fn tell(event: &Event<'_>) {
     match event.kind {
         EventKind::CallStarted { deadline_left, idempotency, priority } => told!(
@@ -112,7 +117,7 @@ fn tell(event: &Event<'_>) {
             "call finished",
             outcome = outcome.as_str(),
             ok = ok,
-            reason = reason.map(|reason| reason.as_str()),
+            reason = reason.map(Reason::as_str),
             label = label,
             spent = spent,
             attempts = attempts,
@@ -129,7 +134,7 @@ fn tell(event: &Event<'_>) {
             "attempt finished",
             attempt = attempt,
             hedge = hedge,
-            verdict = verdict.map(|verdict| verdict.as_str()),
+            verdict = verdict.map(VerdictKind::as_str),
             label = label,
             duration = seconds(duration),
             probe = probe,
@@ -178,7 +183,7 @@ fn tell(event: &Event<'_>) {
             WARN,
             "fell back",
             original = original.as_str(),
-            reason = reason.map(|reason| reason.as_str()),
+            reason = reason.map(Reason::as_str),
             end = end.as_str(),
             duration = seconds(duration)
         ),
@@ -206,18 +211,6 @@ fn tell(event: &Event<'_>) {
         #[cfg(feature = "chaos")]
         EventKind::ChaosSwitched { on } => told!(event, WARN, "chaos switched", on = on),
         EventKind::Custom(what) => told!(event, INFO, "custom", what = what),
-        EventKind::Opened { .. }
-        | EventKind::HalfOpened { .. }
-        | EventKind::ProbeFinished { .. }
-        | EventKind::ProbeExpired { .. }
-        | EventKind::Closed { .. }
-        | EventKind::Isolated { .. }
-        | EventKind::Released { .. } => tell_of_circuit(event),
-    }
-}
-
-fn tell_of_circuit(event: &Event<'_>) {
-    match event.kind {
         EventKind::Opened { trigger, failure_rate, slow_rate, calls, open_for, reopenings, label } => {
             macro_rules! opened {
                 ($level:ident) => {
@@ -248,7 +241,6 @@ fn tell_of_circuit(event: &Event<'_>) {
         }
         EventKind::Isolated { handles } => told!(event, WARN, "isolated", handles = handles),
         EventKind::Released { handles } => told!(event, WARN, "released", handles = handles),
-        _ => {}
     }
 }
 
