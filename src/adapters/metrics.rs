@@ -229,7 +229,7 @@ fn record(event: &Event<'_>) {
             .count(FALLBACKS),
         EventKind::Rejected { reason, .. } => at().with("reason", reason.as_str()).count(REJECTIONS),
         EventKind::Opened { trigger, open_for, .. } => {
-            at().enter(CircuitState::Open { retry_after: open_for }, Some(trigger.as_str()))
+            at().enter(CircuitState::Open { retry_after: open_for }, Some(trigger.as_str()));
         }
         EventKind::HalfOpened { .. } => at().enter(CircuitState::HalfOpen, None),
         EventKind::Closed { by, .. } => at().enter(CircuitState::Closed, Some(by.as_str())),

@@ -126,7 +126,7 @@ fn tell(event: &Event<'_>) {
             duration = seconds(duration)
         ),
         EventKind::AttemptStarted { attempt, hedge } => {
-            told!(event, TRACE, "attempt started", attempt = attempt, hedge = hedge)
+            told!(event, TRACE, "attempt started", attempt = attempt, hedge = hedge);
         }
         EventKind::AttemptFinished { attempt, hedge, verdict, label, duration, probe, end } => told!(
             event,
@@ -150,10 +150,10 @@ fn tell(event: &Event<'_>) {
             clamped = clamped
         ),
         EventKind::RetryStopped { why, attempts } => {
-            told!(event, WARN, "retry stopped", why = why.as_str(), attempts = attempts)
+            told!(event, WARN, "retry stopped", why = why.as_str(), attempts = attempts);
         }
         EventKind::Hedged { hedge, delay, trigger } => {
-            told!(event, INFO, "hedged", hedge = hedge, delay = seconds(delay), trigger = trigger.as_str())
+            told!(event, INFO, "hedged", hedge = hedge, delay = seconds(delay), trigger = trigger.as_str());
         }
         EventKind::HedgeSuppressed { why } => told!(event, DEBUG, "hedge suppressed", why = why.as_str()),
         EventKind::TimedOut { scope, phase, limit, elapsed, late_by } => told!(
@@ -176,7 +176,7 @@ fn tell(event: &Event<'_>) {
             hedge = hedge
         ),
         EventKind::Waited { waited, depth, end } => {
-            told!(event, DEBUG, "waited", waited = seconds(waited), depth = depth, end = end.as_str())
+            told!(event, DEBUG, "waited", waited = seconds(waited), depth = depth, end = end.as_str());
         }
         EventKind::FellBack { original, reason, end, duration } => told!(
             event,
@@ -189,10 +189,10 @@ fn tell(event: &Event<'_>) {
         ),
         EventKind::RuntimeStalled { late_by } => told!(event, ERROR, "runtime stalled", late_by = seconds(late_by)),
         EventKind::BudgetEmptied { balance, cap } => {
-            told!(event, WARN, "budget emptied", balance = balance, cap = cap)
+            told!(event, WARN, "budget emptied", balance = balance, cap = cap);
         }
         EventKind::BudgetRefilled { balance, cap } => {
-            told!(event, INFO, "budget refilled", balance = balance, cap = cap)
+            told!(event, INFO, "budget refilled", balance = balance, cap = cap);
         }
         EventKind::LimitChanged { old, new } => told!(event, INFO, "limit changed", old = old, new = new),
         EventKind::Reconfigured { field, ref old, ref new } => {
@@ -233,11 +233,11 @@ fn tell(event: &Event<'_>) {
         }
         EventKind::HalfOpened { open_time } => told!(event, INFO, "half-opened", open_time = seconds(open_time)),
         EventKind::ProbeFinished { passed, successes, needed } => {
-            told!(event, INFO, "probe finished", passed = passed, successes = successes, needed = needed)
+            told!(event, INFO, "probe finished", passed = passed, successes = successes, needed = needed);
         }
         EventKind::ProbeExpired { lease } => told!(event, WARN, "probe expired", lease = seconds(lease)),
         EventKind::Closed { by, open_time } => {
-            told!(event, INFO, "closed", by = by.as_str(), open_time = seconds(open_time))
+            told!(event, INFO, "closed", by = by.as_str(), open_time = seconds(open_time));
         }
         EventKind::Isolated { handles } => told!(event, WARN, "isolated", handles = handles),
         EventKind::Released { handles } => told!(event, WARN, "released", handles = handles),

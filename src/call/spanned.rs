@@ -14,6 +14,7 @@ use super::{Options, PublicCall, Root, Stage, report};
 use crate::{
     context::{CallState, Context, Frame},
     event::{AttemptEnd, CallOutcome, EventKind, Spans, Telemetry},
+    name::Name,
     outcome::{Outcome, VerdictKind},
     policy::{Operation, Policy},
 };
@@ -33,7 +34,7 @@ pub(super) fn wanted(telemetry: &Telemetry) -> Option<(Span, Spans)> {
 }
 
 fn pipeline(telemetry: &Telemetry) -> Option<&str> {
-    telemetry.pipeline.as_ref().map(|name| name.as_str())
+    telemetry.pipeline.as_ref().map(Name::as_str)
 }
 
 /// The same as [`drive`](super::drive), in a span.

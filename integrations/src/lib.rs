@@ -1,0 +1,1 @@
+//! Nothing: the tests and the examples are what this package is for.
