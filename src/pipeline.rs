@@ -705,7 +705,7 @@ impl<L, C> PipelineBuilder<L, C> {
     {
         let Self { name, layers, classifier, classified, observer, .. } = self;
         let (policy, described) = built(&name, layers).map_err(|error| error.in_pipeline(&name))?;
-        let telemetry = Arc::new(Telemetry::new(name.clone(), observer));
+        let telemetry = Arc::new(Telemetry::new(Some(name.clone()), observer));
         policy.attach(&Site { telemetry: &telemetry, inside: &[] });
         let managed = Managed::new(name, classified, described, &telemetry);
         Registry::global().enter(&managed);

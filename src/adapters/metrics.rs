@@ -346,3 +346,33 @@ impl Attributes {
         self.with("state", state.as_str()).with_some("trigger", trigger).count(TRANSITIONS);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recorder of no size, as those are that only forward.
+    struct Nothing;
+
+    impl Recorder for Nothing {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: metrics::SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> metrics::Counter {
+            metrics::Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> metrics::Gauge {
+            metrics::Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> metrics::Histogram {
+            metrics::Histogram::noop()
+        }
+    }
+
+    #[test]
+    fn what_stands_in_for_a_recorder_is_none_and_one_of_no_size_that_is_installed_is_one() {
+        assert!(!with_recorder(is_real));
+        metrics::set_global_recorder(Nothing).map_err(drop).unwrap();
+        assert!(with_recorder(is_real));
+    }
+}

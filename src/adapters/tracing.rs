@@ -120,20 +120,20 @@ fn tell(event: &Event<'_>) {
             reason = reason.map(Reason::as_str),
             label = label,
             spent = spent,
-            attempts = attempts,
-            hedges = hedges,
-            winner = winner,
+            attempts = number(attempts),
+            hedges = number(hedges),
+            winner = number(winner),
             duration = seconds(duration)
         ),
         EventKind::AttemptStarted { attempt, hedge } => {
-            told!(event, TRACE, "attempt started", attempt = attempt, hedge = hedge);
+            told!(event, TRACE, "attempt started", attempt = number(attempt), hedge = number(hedge));
         }
         EventKind::AttemptFinished { attempt, hedge, verdict, label, duration, probe, end } => told!(
             event,
             DEBUG,
             "attempt finished",
-            attempt = attempt,
-            hedge = hedge,
+            attempt = number(attempt),
+            hedge = number(hedge),
             verdict = verdict.map(VerdictKind::as_str),
             label = label,
             duration = seconds(duration),
@@ -144,16 +144,16 @@ fn tell(event: &Event<'_>) {
             event,
             WARN,
             "retried",
-            next_attempt = next_attempt,
+            next_attempt = number(next_attempt),
             delay = seconds(delay),
             hint = hint.map(seconds),
             clamped = clamped
         ),
         EventKind::RetryStopped { why, attempts } => {
-            told!(event, WARN, "retry stopped", why = why.as_str(), attempts = attempts);
+            told!(event, WARN, "retry stopped", why = why.as_str(), attempts = number(attempts));
         }
         EventKind::Hedged { hedge, delay, trigger } => {
-            told!(event, INFO, "hedged", hedge = hedge, delay = seconds(delay), trigger = trigger.as_str());
+            told!(event, INFO, "hedged", hedge = number(hedge), delay = seconds(delay), trigger = trigger.as_str());
         }
         EventKind::HedgeSuppressed { why } => told!(event, DEBUG, "hedge suppressed", why = why.as_str()),
         EventKind::TimedOut { scope, phase, limit, elapsed, late_by } => told!(
@@ -172,11 +172,11 @@ fn tell(event: &Event<'_>) {
             "rejected",
             reason = reason.as_str(),
             retry_after = retry_after.map(seconds),
-            attempt = attempt,
-            hedge = hedge
+            attempt = number(attempt),
+            hedge = number(hedge)
         ),
         EventKind::Waited { waited, depth, end } => {
-            told!(event, DEBUG, "waited", waited = seconds(waited), depth = depth, end = end.as_str());
+            told!(event, DEBUG, "waited", waited = seconds(waited), depth = number(depth), end = end.as_str());
         }
         EventKind::FellBack { original, reason, end, duration } => told!(
             event,
@@ -189,12 +189,14 @@ fn tell(event: &Event<'_>) {
         ),
         EventKind::RuntimeStalled { late_by } => told!(event, ERROR, "runtime stalled", late_by = seconds(late_by)),
         EventKind::BudgetEmptied { balance, cap } => {
-            told!(event, WARN, "budget emptied", balance = balance, cap = cap);
+            told!(event, WARN, "budget emptied", balance = balance, cap = number(cap));
         }
         EventKind::BudgetRefilled { balance, cap } => {
-            told!(event, INFO, "budget refilled", balance = balance, cap = cap);
+            told!(event, INFO, "budget refilled", balance = balance, cap = number(cap));
         }
-        EventKind::LimitChanged { old, new } => told!(event, INFO, "limit changed", old = old, new = new),
+        EventKind::LimitChanged { old, new } => {
+            told!(event, INFO, "limit changed", old = number(old), new = number(new));
+        }
         EventKind::Reconfigured { field, ref old, ref new } => {
             told!(event, INFO, "reconfigured", field = field, old = old.as_str(), new = new.as_str());
         }
@@ -205,11 +207,17 @@ fn tell(event: &Event<'_>) {
             "chaos injected",
             fault = fault.as_str(),
             latency = latency.map(seconds),
-            attempt = attempt,
-            hedge = hedge
+            attempt = number(attempt),
+            hedge = number(hedge)
         ),
         #[cfg(feature = "chaos")]
         EventKind::ChaosSwitched { on } => told!(event, WARN, "chaos switched", on = on),
+        #[cfg(feature = "keyed")]
+        EventKind::Overflowed { capacity } => told!(event, WARN, "overflowed", capacity = number(capacity)),
+        #[cfg(feature = "keyed")]
+        EventKind::InstanceFailed { ref error } => {
+            told!(event, ERROR, "instance failed", error = tracing::field::display(error));
+        }
         EventKind::Custom(what) => told!(event, INFO, "custom", what = what),
         EventKind::Opened { trigger, failure_rate, slow_rate, calls, open_for, reopenings, label } => {
             macro_rules! opened {
@@ -221,9 +229,9 @@ fn tell(event: &Event<'_>) {
                         trigger = trigger.as_str(),
                         failure_rate = failure_rate,
                         slow_rate = slow_rate,
-                        calls = calls,
+                        calls = number(calls),
                         open_for = seconds(open_for),
-                        reopenings = reopenings,
+                        reopenings = number(reopenings),
                         label = label
                     )
                 };
@@ -233,17 +241,29 @@ fn tell(event: &Event<'_>) {
         }
         EventKind::HalfOpened { open_time } => told!(event, INFO, "half-opened", open_time = seconds(open_time)),
         EventKind::ProbeFinished { passed, successes, needed } => {
-            told!(event, INFO, "probe finished", passed = passed, successes = successes, needed = needed);
+            told!(
+                event,
+                INFO,
+                "probe finished",
+                passed = passed,
+                successes = number(successes),
+                needed = number(needed)
+            );
         }
         EventKind::ProbeExpired { lease } => told!(event, WARN, "probe expired", lease = seconds(lease)),
         EventKind::Closed { by, open_time } => {
             told!(event, INFO, "closed", by = by.as_str(), open_time = seconds(open_time));
         }
-        EventKind::Isolated { handles } => told!(event, WARN, "isolated", handles = handles),
-        EventKind::Released { handles } => told!(event, WARN, "released", handles = handles),
+        EventKind::Isolated { handles } => told!(event, WARN, "isolated", handles = number(handles)),
+        EventKind::Released { handles } => told!(event, WARN, "released", handles = number(handles)),
     }
 }
 
 fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64()
+}
+
+/// Signed: OpenTelemetry has no other numbers, and its bridge makes strings of those.
+fn number(number: impl TryInto<i64>) -> i64 {
+    number.try_into().unwrap_or(i64::MAX)
 }

@@ -181,7 +181,7 @@ impl AttemptSpan<'_> {
         if std::mem::take(&mut self.wanted) && !cx.is_late() {
             self.span = Some(info_span!(
                 target: "withstand", "withstand.attempt", pipeline = pipeline(cx.telemetry()),
-                attempt = cx.attempt(), hedge = cx.hedge(), probe = cx.is_probe(), verdict = Empty, end = Empty,
+                attempt = i64::from(cx.attempt()), hedge = i64::from(cx.hedge()), probe = cx.is_probe(), verdict = Empty, end = Empty,
                 label = Empty, otel.status_code = Empty,
             ));
         }
@@ -213,7 +213,7 @@ pub(super) fn end_of_call(span: &Span, kind: &EventKind) {
     if let Some(reason) = reason {
         span.record("reason", reason.as_str());
     }
-    span.record("label", label).record("attempts", attempts).record("hedges", hedges);
+    span.record("label", label).record("attempts", i64::from(attempts)).record("hedges", i64::from(hedges));
     // An `Ok` may be a failure, such as an HTTP 503, and an `Err` none, such as a 404.
     let fine =
         matches!(outcome, CallOutcome::Success | CallOutcome::Ignored | CallOutcome::Fallback | CallOutcome::Cancelled);

@@ -182,10 +182,10 @@ impl Telemetry {
     /// Of a policy that is used alone.
     pub(crate) const SILENT: &'static Self = &Self { pipeline: None, observer: None, unheard: None };
 
-    pub(crate) fn new(pipeline: Name, observer: Option<Arc<dyn Observer>>) -> Self {
-        let unheard = Self { pipeline: Some(pipeline.clone()), observer: None, unheard: None };
+    pub(crate) fn new(pipeline: Option<Name>, observer: Option<Arc<dyn Observer>>) -> Self {
+        let unheard = Self { pipeline: pipeline.clone(), observer: None, unheard: None };
         let unheard = observer.is_some().then(|| Box::new(unheard));
-        Self { pipeline: Some(pipeline), observer, unheard }
+        Self { pipeline, observer, unheard }
     }
 
     /// What a call reports through: nobody's observer, if nobody hears it now. So whoever listens hears all of a call or

@@ -90,7 +90,7 @@ impl<K: Hash + Eq, P: Describe> KeyedBuilder<K, P> {
             capacity: self.capacity,
             idle_after: self.idle_after,
             id,
-            telemetry: Telemetry { pipeline: None, observer: self.observer },
+            telemetry: Telemetry::new(None, self.observer),
         })
     }
 }

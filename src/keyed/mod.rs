@@ -332,7 +332,7 @@ impl<K: Hash + Eq, P: Describe> Keyed<K, P> {
             Ok(entry) => Instance::for_a_call(entry),
             Err(event) => {
                 if let Some(event) = event {
-                    self.telemetry.emit(Some(&self.id), || event);
+                    self.telemetry.now().emit(Some(&self.id), || event);
                 }
                 Instance::for_a_call(Arc::clone(&self.overflow))
             }
