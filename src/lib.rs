@@ -57,7 +57,7 @@
 //! | What do I get when it fails? | [`Error`], [`TimedOut`], [`Rejection`] |
 //! | How do I call? | [`Pipeline::call`]; with a deadline, a priority or a number for each attempt [`Pipeline::call_with`]; a single future [`Pipeline::guard`] |
 //! | What have I built, and what can it cost? | [`Pipeline::explain`] |
-//! | How do I see what happens? | [`Observer`], [`Event`], [`EventKind`] |
+//! | How do I see what happens? | `MetricsObserver`, with the feature `metrics`; `TracingObserver`, with the feature `tracing`; [`Observer`], [`Event`], [`EventKind`] |
 //! | How do I put a pipeline into a struct? | [`layers!`], [`BoxPolicy`] |
 //! | How do I share a breaker, a bulkhead or a budget? | in an [`Arc`](std::sync::Arc): [`IntoLayer`] |
 //! | How do I keep tenants or hosts apart? | `Keyed`, with the feature `keyed` |

@@ -50,7 +50,7 @@ impl Kept {
         self.values().get(&(name.to_owned(), labels.into())).and_then(|values| values.last().copied())
     }
 
-    fn describe(&self, name: KeyName, unit: Option<Unit>, kind: &'static str) {
+    fn describe(&self, name: &KeyName, unit: Option<Unit>, kind: &'static str) {
         self.0.lock().unwrap().described.insert(name.as_str().to_owned(), (kind, unit));
     }
 
@@ -102,13 +102,13 @@ impl HistogramFn for One {
 
 impl Recorder for Kept {
     fn describe_counter(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-        self.describe(key, unit, "counter");
+        self.describe(&key, unit, "counter");
     }
     fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-        self.describe(key, unit, "gauge");
+        self.describe(&key, unit, "gauge");
     }
     fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, _: SharedString) {
-        self.describe(key, unit, "histogram");
+        self.describe(&key, unit, "histogram");
     }
     fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
         Counter::from_arc(self.register(key, "counter"))

@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{Level, info};
 use tracing_subscriber::filter::LevelFilter;
 use withstand::{
-    Backoff, Bulkhead, CallOptions, CircuitBreaker, Event, Fallback, Hedge, HedgeDelay, Jitter, Observers,
-    Pipeline, Retry, RetryBudget, RetryBuilder, TracingObserver, Verdict,
+    Backoff, Bulkhead, CallOptions, CircuitBreaker, Event, Fallback, Hedge, HedgeDelay, Jitter, Observers, Pipeline,
+    Retry, RetryBudget, RetryBuilder, TracingObserver, Verdict,
 };
 
 use crate::recorded::{Fields, Recorded};
