@@ -51,13 +51,17 @@
 //!
 //! | question | page |
 //! |---|---|
-//! | Which layers do I want, with which numbers? | [`Pipeline::standard`], [`Pipeline::standard_hedged`] |
+//! | Which layers do I want, with which numbers? | [`Pipeline::standard`], [`Pipeline::standard_hedged`]; from a latency histogram: `docs/guide/choosing.md` |
+//! | In which order, and why? | [`Pipeline`]; what goes wrong otherwise: `docs/guide/order.md` |
 //! | What does a policy do, and what are its options? | [`Timeout`], [`Retry`] with [`Backoff`] and [`RetryBudget`], [`CircuitBreaker`], [`Bulkhead`], [`Hedge`] with [`HedgeDelay`], [`Fallback`] |
-//! | What is an error, and whose fault? | [`Verdict`], [`PipelineBuilder::classify_errors`], [`PipelineBuilder::classify`], [`Classify`] |
+//! | What is an error, and whose fault? | [`Verdict`], [`PipelineBuilder::classify_errors`], [`PipelineBuilder::classify`], [`Classify`]; what not to retry: `docs/guide/retrying.md` |
 //! | What do I get when it fails? | [`Error`], [`TimedOut`], [`Rejection`] |
 //! | How do I call? | [`Pipeline::call`]; with a deadline, a priority or a number for each attempt [`Pipeline::call_with`]; a single future [`Pipeline::guard`] |
 //! | What have I built, and what can it cost? | [`Pipeline::explain`] |
 //! | How do I see what happens? | `MetricsObserver`, with the feature `metrics`; `TracingObserver`, with the feature `tracing`; [`Observer`], [`Event`], [`EventKind`] |
+//! | How do I look after it while it runs? | [`PipelineHandle`], [`Registry`]; what to do in an incident: `docs/guide/operating.md` |
+//! | How do I test mine? | under tokio's paused clock: `docs/guide/testing.md` |
+//! | I come from Polly, resilience4j, tower, backon or failsafe | `docs/guide/moving.md` |
 //! | How do I put a pipeline into a struct? | [`layers!`], [`BoxPolicy`] |
 //! | How do I share a breaker, a bulkhead or a budget? | in an [`Arc`](std::sync::Arc): [`IntoLayer`] |
 //! | How do I keep tenants or hosts apart? | `Keyed`, with the feature `keyed` |
@@ -211,3 +215,30 @@ pub use snapshot::{
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// The examples of the guide. Those of `moving.md` run where the other libraries are: in `/integrations`.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../docs/guide/choosing.md")]
+    struct Choosing;
+
+    #[doc = include_str!("../docs/guide/order.md")]
+    struct Order;
+
+    #[doc = include_str!("../docs/guide/retrying.md")]
+    struct Retrying;
+
+    #[doc = include_str!("../docs/guide/testing.md")]
+    struct Testing;
+
+    #[cfg(feature = "chaos")]
+    #[doc = include_str!("../docs/guide/chaos.md")]
+    struct Chaos;
+
+    #[doc = include_str!("../docs/guide/operating.md")]
+    struct Operating;
+
+    #[cfg(feature = "serde")]
+    #[doc = include_str!("../docs/guide/settings.md")]
+    struct Settings;
+}
