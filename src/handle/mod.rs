@@ -13,7 +13,7 @@ pub use registry::Registry;
 
 use crate::{
     error::ConfigError,
-    event::{SharedTelemetry, Telemetry},
+    event::{Kind, SharedTelemetry, Telemetry},
     explain::Plan,
     layer::{Hold, LayerInfo, Live, LiveLayer},
     name::Name,
@@ -134,16 +134,21 @@ impl PipelineHandle {
     ///
     /// If it has no circuit breaker: then there is nothing that could refuse its calls.
     pub fn isolate(&self) -> Result<(), ConfigError> {
+        self.check_isolates()?;
         // Isolated without the lock: observers hear of it, and may come back here.
         let new: Vec<Hold> = self.managed.policies().filter_map(|policy| Arc::clone(policy).isolate()).collect();
-        if new.is_empty() {
-            let error =
-                ConfigError::new("circuit_breaker", "missing", "one in the pipeline: without it nothing refuses calls");
-            return Err(error.in_pipeline(&self.managed.name));
-        }
         let before = std::mem::replace(&mut *self.managed.holds(), new);
         drop(before);
         Ok(())
+    }
+
+    /// Whether it has anything that could refuse its calls.
+    fn check_isolates(&self) -> Result<(), ConfigError> {
+        if self.managed.layers().any(|(layer, policy)| layer.kind() == Kind::CircuitBreaker && policy.is_some()) {
+            return Ok(());
+        }
+        let accepted = "one in the pipeline: without it nothing refuses calls";
+        Err(ConfigError::new("circuit_breaker", "missing", accepted).in_pipeline(&self.managed.name))
     }
 
     /// Releases the circuits that [`isolate`](Self::isolate) has isolated, which closes them, with empty windows, unless

@@ -62,9 +62,17 @@ impl Registry {
     /// Handles on all pipelines that are live, in the order in which they were built.
     #[must_use]
     pub fn pipelines(&self) -> Vec<PipelineHandle> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let live = entries.pipelines.iter().filter_map(Weak::upgrade).filter(|managed| managed.is_live());
-        live.map(PipelineHandle::new).collect()
+        self.live().into_iter().map(PipelineHandle::new).collect()
+    }
+
+    pub(super) fn live(&self) -> Vec<Arc<Managed>> {
+        let mut pipelines: Vec<_> = {
+            let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            entries.pipelines.iter().filter_map(Weak::upgrade).collect()
+        };
+        // Without the lock: the last one to let go of a pipeline releases its circuits, and observers may come back here.
+        pipelines.retain(|managed| managed.is_live());
+        pipelines
     }
 
     /// What all of them are doing now.
@@ -94,14 +102,8 @@ impl Registry {
     /// If there is none of this name, or one without a circuit breaker; then none is isolated.
     pub fn isolate(&self, name: &str) -> Result<(), ConfigError> {
         let found = self.named(name)?;
-        let failed = found.iter().enumerate().find_map(|(done, pipeline)| Some((done, pipeline.isolate().err()?)));
-        match failed {
-            None => Ok(()),
-            Some((done, error)) => {
-                found.iter().take(done).for_each(PipelineHandle::release);
-                Err(error)
-            }
-        }
+        found.iter().try_for_each(PipelineHandle::check_isolates)?;
+        found.iter().try_for_each(PipelineHandle::isolate)
     }
 
     /// Releases what [`isolate`](Self::isolate) has isolated.
