@@ -3,11 +3,11 @@
 mod durations;
 mod policies;
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{self, MapAccess, Visitor},
+    de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
     ser::SerializeMap,
 };
 
@@ -99,21 +99,55 @@ impl<'de> Deserialize<'de> for PipelineConfig {
         }
 
         // The path is in the error itself, so that it is there whatever reads the file.
-        let fields: Fields = serde_path_to_error::deserialize(deserializer).map_err(|error| {
+        let MapOf(fields): MapOf<Fields> = serde_path_to_error::deserialize(deserializer).map_err(|error| {
             let path = error.path().to_string();
             let error = error.into_inner();
-            if path == "." { error } else { de::Error::custom(format_args!("{path}: {}", Line(&error))) }
+            if path == "." { error } else { de::Error::custom(format_args!("{path}: {}", Said(&error))) }
         })?;
         Ok(Self { name: fields.name, layers: fields.layers })
     }
 }
 
-/// An error in one line: where in the file it is, the reader says once more around it.
-struct Line<'a, E>(&'a E);
+/// What is written is given: null is no value, and is refused like any other that does not fit.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
 
-impl<E: fmt::Display> fmt::Display for Line<'_, E> {
+fn given_map<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    MapOf::deserialize(deserializer).map(|MapOf(settings)| Some(settings))
+}
+
+/// Settings by their names: serde would also take a list of them in the order of the fields.
+struct MapOf<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for MapOf<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Settings<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Settings<T> {
+            type Value = MapOf<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of settings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<MapOf<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(MapOf)
+            }
+        }
+
+        deserializer.deserialize_map(Settings(PhantomData))
+    }
+}
+
+/// What an error says, without what its reader says around it once more: an empty line, and in TOML the path.
+struct Said<'a, E>(&'a E);
+
+impl<E: fmt::Display> fmt::Display for Said<'_, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.to_string().trim_end())
+        let text = self.0.to_string();
+        let text = text.trim_end();
+        f.write_str(text.rsplit_once("\nin `").map_or(text, |(said, _path)| said))
     }
 }
 
@@ -204,6 +238,10 @@ impl<'de> Deserialize<'de> for LayerConfig {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneLayer;
 
+        fn settings<'de, A: MapAccess<'de>, T: Deserialize<'de>>(map: &mut A) -> Result<T, A::Error> {
+            map.next_value().map(|MapOf(settings)| settings)
+        }
+
         impl<'de> Visitor<'de> for OneLayer {
             type Value = LayerConfig;
 
@@ -217,11 +255,16 @@ impl<'de> Deserialize<'de> for LayerConfig {
                 };
                 let layer = match kind.as_str() {
                     "timeout" => LayerConfig::Timeout(map.next_value()?),
-                    "retry" => LayerConfig::Retry(map.next_value()?),
-                    "circuit_breaker" => LayerConfig::CircuitBreaker(map.next_value()?),
-                    "bulkhead" => LayerConfig::Bulkhead(map.next_value()?),
-                    "hedge" => LayerConfig::Hedge(map.next_value()?),
-                    other => return Err(de::Error::unknown_field(other, KINDS)),
+                    "retry" => LayerConfig::Retry(settings(&mut map)?),
+                    "circuit_breaker" => LayerConfig::CircuitBreaker(settings(&mut map)?),
+                    "bulkhead" => LayerConfig::Bulkhead(settings(&mut map)?),
+                    "hedge" => LayerConfig::Hedge(settings(&mut map)?),
+                    other => {
+                        return Err(de::Error::custom(format_args!(
+                            "unknown kind of layer `{other}`, expected one of {}",
+                            KINDS.join(", ")
+                        )));
+                    }
                 };
                 match map.next_key::<String>()? {
                     None => Ok(layer),

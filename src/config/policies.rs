@@ -7,7 +7,10 @@ use serde::{
     de::{self, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::durations::{self, Human};
+use super::{
+    durations::{self, Human},
+    given, given_map,
+};
 pub use crate::engine::backoff::BackoffKind;
 use crate::engine::backoff::Jitter;
 
@@ -36,6 +39,7 @@ impl<'de> Deserialize<'de> for TimeoutConfig {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Fields {
+            #[serde(default, deserialize_with = "given")]
             name: Option<String>,
             #[serde(default, with = "durations")]
             limit: Option<Duration>,
@@ -71,13 +75,13 @@ impl<'de> Deserialize<'de> for TimeoutConfig {
 #[non_exhaustive]
 pub struct RetryConfig {
     /// The name. Default: `retry`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The most attempts, the first included.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
     /// The waits between attempts.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given_map", skip_serializing_if = "Option::is_none")]
     pub backoff: Option<BackoffConfig>,
     /// No attempt begins later than this after the first.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
@@ -89,16 +93,16 @@ pub struct RetryConfig {
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub max_hint: Option<Duration>,
     /// A budget of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given_map", skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetConfig>,
     /// Whether it draws on no budget. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub without_budget: Option<bool>,
     /// Whether it repeats what was refused in this process. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub retry_rejected: Option<bool>,
     /// Whether it repeats what a retry further in has given up on. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub repeat_spent: Option<bool>,
 }
 
@@ -108,19 +112,19 @@ pub struct RetryConfig {
 #[non_exhaustive]
 pub struct BackoffConfig {
     /// How the delays grow. Default: exponential.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub kind: Option<BackoffKind>,
     /// The first delay; of a constant one every delay. Default: 50 ms.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub base: Option<Duration>,
     /// The factor of an exponential one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
     /// The longest delay.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub cap: Option<Duration>,
     /// How the delays are spread: `"full"`, `"equal"` or `"none"`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub jitter: Option<Jitter>,
 }
 
@@ -130,13 +134,13 @@ pub struct BackoffConfig {
 #[non_exhaustive]
 pub struct BudgetConfig {
     /// What each success deposits, in tokens.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub ratio: Option<f64>,
     /// The tokens at first. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub initial: Option<u32>,
     /// The most tokens that it holds.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub cap: Option<u32>,
 }
 
@@ -146,13 +150,13 @@ pub struct BudgetConfig {
 #[non_exhaustive]
 pub struct BulkheadConfig {
     /// The name. Default: `bulkhead`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The most calls at once. Required.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// The most calls that wait. Whether there is a queue at all is fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub queue: Option<usize>,
     /// The longest wait.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
@@ -165,49 +169,49 @@ pub struct BulkheadConfig {
 #[non_exhaustive]
 pub struct CircuitBreakerConfig {
     /// The name. Default: `circuit_breaker`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Looks at the calls of this long. Fixed once it is built.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub time_window: Option<Duration>,
     /// Looks at so many calls. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub count_window: Option<u32>,
     /// Opens after so many failures in a row. Whether it does so at all is fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub consecutive_failures: Option<u32>,
     /// The least time from the first of them to the last.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub consecutive_span: Option<Duration>,
     /// Opens when the share of failures is this or more.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub failure_rate: Option<f64>,
     /// Rates mean nothing below this many calls.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub min_calls: Option<u32>,
     /// Calls that take this long are slow.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub slow_call: Option<Duration>,
     /// Opens when the share of slow calls is this or more.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub slow_rate: Option<f64>,
     /// The first break.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub open_for: Option<Duration>,
     /// What a break grows by when a probe fails.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub growth: Option<f64>,
     /// The longest break.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub max_open_for: Option<Duration>,
     /// The share by which a break is made longer at most.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
     /// The probes of a half-open phase.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub probes: Option<u32>,
     /// The successes among them that close it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub close_after: Option<u32>,
     /// How long a probe may be out.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
@@ -220,19 +224,19 @@ pub struct CircuitBreakerConfig {
 #[non_exhaustive]
 pub struct HedgeConfig {
     /// The name. Default: `hedge`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The most hedges of a call.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub max_hedges: Option<u32>,
     /// When the next one begins.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub delay: Option<HedgeDelayConfig>,
     /// A budget of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given_map", skip_serializing_if = "Option::is_none")]
     pub budget: Option<BudgetConfig>,
     /// Whether it draws on no budget. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub without_budget: Option<bool>,
 }
 
@@ -255,7 +259,7 @@ pub enum HedgeDelayConfig {
 #[non_exhaustive]
 pub struct QuantileConfig {
     /// The share of calls that is faster. Default: 0.95. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub quantile: Option<f64>,
     /// The shortest delay.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
@@ -267,7 +271,7 @@ pub struct QuantileConfig {
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
     pub starting: Option<Duration>,
     /// How many samples are enough. Fixed once it is built.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub min_samples: Option<u32>,
     /// The length of one of the three windows. Fixed once it is built.
     #[serde(with = "durations", skip_serializing_if = "Option::is_none")]
