@@ -29,6 +29,7 @@ use crate::{
 use crate::{
     config::{LayerConfig, PipelineConfig},
     configured::{Configured, ConfiguredLayers},
+    layer,
 };
 
 /// Policies around every call to one dependency, with a name, a classifier and an observer.
@@ -625,6 +626,10 @@ impl<L, C> PipelineBuilder<L, C> {
     /// # Ok::<(), withstand::ConfigError>(())
     /// ```
     ///
+    /// They go by the names that they have by themselves, so that the same settings
+    /// [update](crate::PipelineHandle::update) them later: a layer of the same kind that is added before them is given a
+    /// name of its own.
+    ///
     /// A policy that is built from a file alone does not know its layers before it runs: each allocates once for each run
     /// and once for each attempt. Where that matters, write the layers in code and take their numbers from the file:
     /// each configuration is taken where its policy is, `.retry(config)`.
@@ -633,17 +638,11 @@ impl<L, C> PipelineBuilder<L, C> {
         mut self,
         layers: impl IntoIterator<Item = LayerConfig>,
     ) -> PipelineBuilder<Stack<L, Unbuilt<ConfiguredLayers, Configured>>, C> {
-        let mut named = Vec::new();
-        for layer in layers {
-            let before = self.kinds.iter().filter(|seen| **seen == layer.kind()).count();
-            named.push((default_name(layer.kind(), before), layer.clone()));
-            self.kinds.push(layer.kind());
-        }
-        self.stacked(Unbuilt {
-            default_name: Kind::Custom.into(),
-            layer: ConfiguredLayers(named),
-            becomes: PhantomData,
-        })
+        let layers: Vec<LayerConfig> = layers.into_iter().collect();
+        self.kinds.extend(layers.iter().map(LayerConfig::kind));
+        let named = layer::named(&layers).map(|(name, layer)| (name, layer.clone()));
+        let layer = ConfiguredLayers(named.collect());
+        self.stacked(Unbuilt { default_name: Kind::Custom.into(), layer, becomes: PhantomData })
     }
 
     fn unbuilt<X, P>(self, kind: Kind, layer: X) -> PipelineBuilder<Stack<L, Unbuilt<X, P>>, C> {
@@ -706,9 +705,10 @@ impl<L, C> PipelineBuilder<L, C> {
         let Self { name, layers, classifier, classified, observer, .. } = self;
         let (policy, described) = built(&name, layers).map_err(|error| error.in_pipeline(&name))?;
         let telemetry = Arc::new(Telemetry::new(Some(name.clone()), observer));
-        policy.attach(&Site { telemetry: &telemetry, inside: &[] });
         let managed = Managed::new(name, classified, described, &telemetry);
+        // First: who changes a policy that this pipeline shares counts with it from here on.
         Registry::global().enter(&managed);
+        policy.attach(&Site { telemetry: &telemetry, inside: &[] });
         Ok(Pipeline { policy, classifier, classified, managed, telemetry })
     }
 }
