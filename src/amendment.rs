@@ -5,14 +5,17 @@ use std::{fmt, sync::Arc};
 use crate::{
     engine::tuned::{Tunable, Tuned},
     error::ConfigError,
-    layer::LayerInfo,
+    layer::{BudgetInfo, LayerInfo},
+    name::Name,
 };
 
-/// A field that changed, and from what to what.
+/// A setting that changed, and from what to what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FieldChange {
-    /// The field, as the builder's method is called.
+    /// The policy, by its name in the pipeline.
+    pub policy: Name,
+    /// The setting, as the builder's method is called.
     pub field: &'static str,
     /// The value before.
     pub old: String,
@@ -20,20 +23,33 @@ pub struct FieldChange {
     pub new: String,
 }
 
+/// One line for a log: `timeout: limit 4s -> 3s`.
+impl fmt::Display for FieldChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policy, field, old, new } = self;
+        write!(f, "{policy}: {field} {old} -> {new}")
+    }
+}
+
 /// What becomes of a policy.
 pub(crate) struct Amendment {
     /// Its description then.
     pub(crate) info: LayerInfo,
-    changes: Vec<(FieldChange, Act)>,
-    /// What is done after them, if there are any.
-    last: Option<Act>,
+    /// The budget that is changed, as it will be. Other policies may draw on it too.
+    pub(crate) budget: Option<BudgetInfo>,
+    changes: Vec<FieldChange>,
+    acts: Vec<Act>,
 }
 
-type Act = Box<dyn FnOnce() + Send>;
+type Act = Box<dyn FnOnce() -> Option<Telling> + Send>;
+
+/// What is told of an act. Observers may come back to what they are told of, so it is told when all is done.
+pub(crate) type Telling = Box<dyn FnOnce() + Send>;
 
 impl Amendment {
+    /// What is not in the description of then does not change.
     pub(crate) fn new(info: LayerInfo) -> Self {
-        Self { info, changes: Vec::new(), last: None }
+        Self { info, budget: None, changes: Vec::new(), acts: Vec::new() }
     }
 
     /// A word of a policy takes this value, if it has another one.
@@ -43,33 +59,37 @@ impl Amendment {
         T: Tunable + PartialEq + fmt::Debug + Send + 'static,
     {
         let (policy, old) = (policy.clone(), word(policy).get());
-        self.act(field, shown(&old), shown(&new), move || word(&policy).set(new));
-    }
-
-    /// Something is done about a field, if it is shown as another value then.
-    pub(crate) fn act(&mut self, field: &'static str, old: String, new: String, act: impl FnOnce() + Send + 'static) {
         if old != new {
-            self.changes.push((FieldChange { field, old, new }, Box::new(act)));
+            self.changes(field, shown(&old), shown(&new));
+            self.act(move || word(&policy).set(new));
         }
     }
 
-    /// Something is done after all fields, if any of them changes.
-    pub(crate) fn finally(&mut self, act: impl FnOnce() + Send + 'static) {
-        self.last = Some(Box::new(act));
+    /// A setting changes, if it is shown as another value then. To change it is another matter.
+    pub(crate) fn changes(&mut self, field: &'static str, old: String, new: String) {
+        if old != new {
+            self.changes.push(FieldChange { policy: self.info.name().clone(), field, old, new });
+        }
     }
 
-    /// Carries it out, and tells what has changed.
-    pub(crate) fn carry_out(self) -> Vec<FieldChange> {
-        let carried_out = |(change, act): (FieldChange, Act)| {
+    /// Something is done.
+    pub(crate) fn act(&mut self, act: impl FnOnce() + Send + 'static) {
+        self.acts.push(Box::new(|| {
             act();
-            change
-        };
-        let last = self.last.filter(|_| !self.changes.is_empty());
-        let changes = self.changes.into_iter().map(carried_out).collect();
-        if let Some(last) = last {
-            last();
-        }
-        changes
+            None
+        }));
+    }
+
+    /// Something is done, and told when all else is done too.
+    pub(crate) fn act_and_tell(&mut self, act: impl FnOnce() -> Telling + Send + 'static) {
+        self.acts.push(Box::new(|| Some(act())));
+    }
+
+    /// Carries it out: what has changed in the policy, which goes by this name, and what is to be told besides.
+    pub(crate) fn carry_out(self, name: &Name) -> (Vec<FieldChange>, Vec<Telling>) {
+        let tellings = self.acts.into_iter().filter_map(|act| act()).collect();
+        let changes = self.changes.into_iter().map(|change| FieldChange { policy: name.clone(), ..change });
+        (changes.collect(), tellings)
     }
 }
 
@@ -88,6 +108,9 @@ pub(crate) fn fixed<T: PartialEq + fmt::Debug>(field: &'static str, built: &T, a
     if built == asked {
         return Ok(());
     }
-    let accepted = format!("{} as it was built, or nothing: a live one keeps it", shown(built));
+    let accepted = match shown(built).as_str() {
+        "none" => "nothing: a live one that was built without gets none".to_owned(),
+        built => format!("{built} as it was built, or nothing: a live one keeps it"),
+    };
     Err(ConfigError::new(field, shown(asked), accepted))
 }

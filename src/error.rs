@@ -491,6 +491,13 @@ impl ConfigError {
         self
     }
 
+    /// The same error about a policy of that name, whichever it names.
+    #[cfg(feature = "serde")]
+    pub(crate) fn of_policy(mut self, policy: &Name) -> Self {
+        self.0.policy = Some(policy.clone());
+        self
+    }
+
     /// The same error about a pipeline of that name, unless it names one already.
     #[must_use]
     pub fn in_pipeline(mut self, pipeline: &Name) -> Self {

@@ -145,9 +145,10 @@ pub(crate) trait Live: Send + Sync {
     #[cfg(feature = "serde")]
     fn amend(self: Arc<Self>, config: &LayerConfig) -> Result<Amendment, ConfigError>;
 
-    /// What is inside it has changed: an attempt through it takes so long at most, if anything bounds it.
+    /// What is inside it has changed: an attempt through it takes so long at most, if anything bounds it, in each of the
+    /// pipelines that it is part of.
     #[cfg(feature = "serde")]
-    fn inside_changed(&self, _longest: Option<Duration>) {}
+    fn inside_is(&self, _longest: &[Option<Duration>]) {}
 }
 
 /// Holds a circuit open.
@@ -242,7 +243,7 @@ impl HedgeWait {
 }
 
 /// A budget that a layer draws on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct BudgetInfo {
     /// Tells shared budgets from separate ones.
     pub(crate) id: NonZeroU32,

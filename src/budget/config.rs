@@ -7,6 +7,7 @@ use crate::{
     amendment::{Amendment, fixed},
     config::BudgetConfig,
     error::ConfigError,
+    layer::BudgetInfo,
 };
 
 impl BudgetChoice {
@@ -53,11 +54,12 @@ impl RetryBudget {
         }
         let (ratio, cap) = (config.ratio.unwrap_or(budget.ratio()), config.cap.unwrap_or(budget.cap()));
         // Refuses what a new one would be refused for.
-        let _fresh = Self::builder().ratio(ratio).initial(0).cap(cap).build()?;
-        amendment.act("ratio", budget.ratio().to_string(), ratio.to_string(), || ());
-        amendment.act("cap", budget.cap().to_string(), cap.to_string(), || ());
+        let fresh = Self::builder().ratio(ratio).initial(0).cap(cap).build()?;
+        amendment.changes("ratio", budget.ratio().to_string(), fresh.ratio().to_string());
+        amendment.changes("cap", budget.cap().to_string(), cap.to_string());
+        amendment.budget = Some(BudgetInfo { id: budget.id(), ..fresh.info() });
         let budget = budget.clone();
-        amendment.finally(move || budget.engine.set(ratio, cap));
+        amendment.act(move || budget.engine.set(ratio, cap));
         Ok(())
     }
 }

@@ -87,8 +87,11 @@ impl Budget {
     pub(crate) fn set(&self, ratio: f64, cap: u32) {
         self.deposit.set(millionths(ratio));
         self.cap.set(cap);
-        // Nothing added: a balance above the cap comes down to it, here or by whoever still knew the old one.
-        let _no_news = self.add(0);
+        // What is above the new cap comes down to it, here or with the next deposit of whoever still knew the old one.
+        // Without news: whether it is refilled is for a deposit to find.
+        let cap = micros(cap);
+        let lowered = |state| (balance(state) > cap).then_some(cap | (state & EMPTIED));
+        let _was_lower = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lowered);
     }
 
     /// A success: adds the ratio, up to the cap.

@@ -72,19 +72,24 @@ pub enum BackoffKind {
 
 #[cfg(feature = "serde")]
 impl Backoff {
-    /// The same with another kind or base. A kind that is another one begins with its own defaults.
+    /// Whether a function gives its delays.
+    pub(crate) fn is_custom(&self) -> bool {
+        matches!(self.kind, Kind::Custom(_))
+    }
+
+    /// The same with another kind or base. What does not belong to the kind is left behind.
     pub(crate) fn regrown(self, kind: Option<BackoffKind>, base: Option<Duration>) -> Self {
-        let (index, base) = (self::kind(&self), base.or(self.base()).unwrap_or(super::DEFAULT_BASE));
+        let base = base.or(self.base()).unwrap_or(super::DEFAULT_BASE);
         let kind = match (kind, &self.kind) {
             (Some(BackoffKind::Constant), _) | (None, Kind::Constant(_)) => Kind::Constant(base),
             (Some(BackoffKind::Linear), _) | (None, Kind::Linear(_)) => Kind::Linear(base),
             (Some(BackoffKind::Decorrelated), _) | (None, Kind::Decorrelated(_)) => Kind::Decorrelated(base),
-            (Some(BackoffKind::Exponential), _) | (None, Kind::Exponential(_) | Kind::Custom(_)) => {
-                Kind::Exponential(base)
-            }
+            (Some(BackoffKind::Exponential), _) | (None, Kind::Exponential(_)) => Kind::Exponential(base),
+            (None, Kind::Custom(_)) => self.kind,
         };
-        let grown = Self::of(kind);
-        if self::kind(&grown) == index { Self { kind: grown.kind, ..self } } else { grown }
+        let factor = self.factor.filter(|_| matches!(kind, Kind::Exponential(_)));
+        let jitter = self.jitter.filter(|_| !matches!(kind, Kind::Decorrelated(_)));
+        Self { kind, factor, jitter, ..self }
     }
 }
 

@@ -56,8 +56,14 @@ impl Shared {
         let fresh = config.over(live).build()?.shared;
         let mut amendment = Amendment::new(fresh.info());
         let (old, new) = (self.permits.limit(), fresh.permits.limit());
-        let shared = self.clone();
-        amendment.act("limit", old.to_string(), new.to_string(), move || shared.set_limit(new));
+        if old != new {
+            amendment.changes("limit", old.to_string(), new.to_string());
+            let shared = self.clone();
+            amendment.act_and_tell(move || {
+                let old = shared.permits.set_limit(new);
+                Box::new(move || shared.tell_of_limit(old, new))
+            });
+        }
         amendment.tune("queue", self, |shared| &shared.queue, fresh.queue.get());
         amendment.tune("max_wait", self, |shared| &shared.max_wait, fresh.max_wait.get());
         Ok(amendment)

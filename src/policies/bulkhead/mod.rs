@@ -155,7 +155,7 @@ impl Bulkhead {
     /// If it is more than [`MAX_LIMIT`](Self::MAX_LIMIT).
     pub fn set_limit(&self, limit: usize) -> Result<(), ConfigError> {
         check_limit(limit).map_err(|error| error.in_policy(&self.shared.id.name))?;
-        self.shared.set_limit(limit);
+        self.shared.tell_of_limit(self.shared.permits.set_limit(limit), limit);
         Ok(())
     }
 
@@ -184,10 +184,9 @@ impl Bulkhead {
 }
 
 impl Shared {
-    fn set_limit(&self, limit: usize) {
-        let old = self.permits.set_limit(limit);
-        if old != limit {
-            self.observers.tell(&self.id, &EventKind::LimitChanged { old, new: limit });
+    fn tell_of_limit(&self, old: usize, new: usize) {
+        if old != new {
+            self.observers.tell(&self.id, &EventKind::LimitChanged { old, new });
         }
     }
 }

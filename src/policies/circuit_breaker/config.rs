@@ -1,6 +1,9 @@
 //! A circuit breaker from settings as data, and the change of a live one.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+};
 
 use super::{CircuitBreaker, CircuitBreakerBuilder, Shared};
 use crate::{
@@ -25,50 +28,53 @@ impl IntoLayer<CircuitBreaker> for CircuitBreakerConfig {
 
 impl Shared {
     pub(super) fn amended(self: &Arc<Self>, config: &CircuitBreakerConfig) -> Result<Amendment, ConfigError> {
-        let asked = self.asked().name(self.id.name.clone()).configured(config);
-        let fresh = asked.clone().build()?.shared;
-        let (old, new) = (self.asked().settings(), asked.settings());
-        fixed("time_window", &old.time_window, &new.time_window)?;
-        fixed("count_window", &old.count_window, &new.count_window)?;
-        let (streak, wanted) = (old.consecutive, new.consecutive);
-        if streak.is_some() != wanted.is_some() {
-            fixed(
-                "consecutive_failures",
-                &streak.map(|(failures, _)| failures),
-                &wanted.map(|(failures, _)| failures),
-            )?;
+        let was = self.asked();
+        let old = was.settings();
+        keeps("time_window", old.time_window, config.time_window)?;
+        keeps("count_window", old.count_window, config.count_window)?;
+        let streak = old.consecutive.map(|(failures, _)| failures);
+        if streak.is_none() {
+            keeps("consecutive_failures", streak, config.consecutive_failures)?;
+            keeps("consecutive_span", None, config.consecutive_span)?;
         }
+        let asked = was.clone().configured(config);
+        let fresh = asked.clone().name(self.id.name.clone()).build()?.shared;
+        let new = asked.settings();
         let mut amendment = Amendment::new(fresh.info());
-        let fields = [
-            ("consecutive_failures", shown(&streak.map(|streak| streak.0)), shown(&wanted.map(|streak| streak.0))),
-            ("consecutive_span", shown(&streak.map(|streak| streak.1)), shown(&wanted.map(|streak| streak.1))),
-            ("failure_rate", shown(&old.failure_rate), shown(&new.failure_rate)),
-            ("slow_rate", shown(&old.slow_rate), shown(&new.slow_rate)),
-            ("min_calls", shown(&old.min_calls), shown(&new.min_calls)),
-            ("open_for", shown(&old.open_for), shown(&new.open_for)),
-            ("growth", shown(&old.growth), shown(&new.growth)),
-            ("max_open_for", shown(&old.max_open), shown(&new.max_open)),
-            ("jitter", shown(&old.jitter), shown(&new.jitter)),
-            ("probes", shown(&old.probes), shown(&new.probes)),
-            ("close_after", shown(&old.close_after), shown(&new.close_after)),
-        ];
-        for (field, old, new) in fields {
-            amendment.act(field, old, new, || ());
-        }
+        let (was_for, is_for) = (old.consecutive.unzip(), new.consecutive.unzip());
+        amendment.changes("consecutive_failures", shown(&was_for.0), shown(&is_for.0));
+        amendment.changes("consecutive_span", shown(&was_for.1), shown(&is_for.1));
+        amendment.changes("failure_rate", shown(&old.failure_rate), shown(&new.failure_rate));
+        amendment.changes("min_calls", shown(&old.min_calls), shown(&new.min_calls));
         amendment.tune("slow_call", self, |shared| &shared.slow_call, fresh.slow_call.get());
-        let (shared, lease) = (self.clone(), asked.lease());
-        amendment.act("probe_lease", shown(&self.asked().lease()), shown(&lease), move || {
-            if let Some(lease) = lease {
+        amendment.changes("slow_rate", shown(&old.slow_rate), shown(&new.slow_rate));
+        amendment.changes("open_for", shown(&old.open_for), shown(&new.open_for));
+        amendment.changes("growth", shown(&old.growth), shown(&new.growth));
+        amendment.changes("max_open_for", shown(&old.max_open), shown(&new.max_open));
+        amendment.changes("jitter", shown(&old.jitter), shown(&new.jitter));
+        amendment.changes("probes", shown(&old.probes), shown(&new.probes));
+        amendment.changes("close_after", shown(&old.close_after), shown(&new.close_after));
+        amendment.changes("probe_lease", shown(&was.lease()), shown(&asked.lease()));
+        let shared = self.clone();
+        // Whatever has changed: a default that was asked for by its value is no default any more.
+        amendment.act(move || {
+            shared.circuit.set(new);
+            if let Some(lease) = asked.lease() {
                 shared.circuit.set_lease(lease);
             }
-        });
-        let shared = self.clone();
-        amendment.finally(move || {
-            shared.circuit.set(new);
             *shared.asked.lock().unwrap_or_else(PoisonError::into_inner) = asked;
         });
         Ok(amendment)
     }
+}
+
+/// Refuses to change what is fixed, where it is asked for.
+fn keeps<T: Copy + PartialEq + fmt::Debug>(
+    field: &'static str,
+    built: Option<T>,
+    asked: Option<T>,
+) -> Result<(), ConfigError> {
+    if asked.is_some() { fixed(field, &built, &asked) } else { Ok(()) }
 }
 
 impl CircuitBreakerBuilder {

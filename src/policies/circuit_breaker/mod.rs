@@ -212,20 +212,23 @@ impl Shared {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A lease that was not asked for is longer than a call through any of the pipelines can take.
+    /// A lease that was not asked for is longer than a call through any of the pipelines so far can take.
     fn follow(&self, longest_inside: Option<Duration>) {
         if self.asked().lease().is_none() {
-            let twice = |inside: Duration| inside.saturating_mul(2).max(SHORTEST_LEASE);
-            self.lengthen_lease(longest_inside.map_or(DEFAULT_LEASE, twice));
+            let lease = nanos(lease_around(longest_inside));
+            // Relaxed: a number that orders nothing else.
+            let longest = self.lease_inside.fetch_max(lease, Relaxed).max(lease);
+            self.circuit.set_lease(Duration::from_nanos(longest));
         }
     }
 
-    /// Calls inside can take long: probes get a lease that is longer than in any pipeline so far.
-    fn lengthen_lease(&self, lease: Duration) {
-        let lease = nanos(lease);
-        // Relaxed: a number that orders nothing else.
-        let longest = self.lease_inside.fetch_max(lease, Relaxed).max(lease);
-        self.circuit.set_lease(Duration::from_nanos(longest));
+    /// The same, now that these are all the pipelines that there are.
+    #[cfg(feature = "serde")]
+    fn follow_anew(&self, longest_inside: &[Option<Duration>]) {
+        self.lease_inside.store(0, Relaxed);
+        for longest in longest_inside {
+            self.follow(*longest);
+        }
     }
 
     /// Tells of changes that no call caused.
@@ -269,6 +272,11 @@ impl Shared {
             kept.push_back(transition);
         }
     }
+}
+
+/// The lease of a probe that takes so long at most, if anything bounds it.
+fn lease_around(longest_inside: Option<Duration>) -> Duration {
+    longest_inside.map_or(DEFAULT_LEASE, |inside| inside.saturating_mul(2).max(SHORTEST_LEASE))
 }
 
 /// However short the calls are.
@@ -337,8 +345,8 @@ impl Live for Shared {
     }
 
     #[cfg(feature = "serde")]
-    fn inside_changed(&self, longest: Option<Duration>) {
-        self.follow(longest);
+    fn inside_is(&self, longest: &[Option<Duration>]) {
+        self.follow_anew(longest);
     }
 }
 

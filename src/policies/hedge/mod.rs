@@ -277,7 +277,7 @@ impl Live for Shared {
     }
 
     #[cfg(feature = "serde")]
-    fn inside_changed(&self, longest: Option<Duration>) {
-        self.delay.set_ceiling(longest);
+    fn inside_is(&self, longest: &[Option<Duration>]) {
+        self.delay.set_ceiling(longest.iter().flatten().min().copied());
     }
 }

@@ -80,14 +80,22 @@ impl Shared {
     }
 
     pub(super) fn amended(self: &Arc<Self>, config: &RetryConfig) -> Result<Amendment, ConfigError> {
+        if let Some(BackoffConfig { kind: None, base: Some(base), .. }) = &config.backoff {
+            if self.backoff.get().is_custom() {
+                let accepted = "a base together with a kind: the live backoff is a function, which has none";
+                return Err(ConfigError::new("base", format_args!("{base:?}"), accepted));
+            }
+        }
         let fresh = config.over(self.builder()).build()?.shared;
         fixed("retry_rejected", &self.repeat_rejected, &fresh.repeat_rejected)?;
         fixed("repeat_spent", &self.repeat_spent, &fresh.repeat_spent)?;
         let mut amendment = Amendment::new(fresh.info());
         amendment.tune("max_attempts", self, |shared| &shared.max_attempts, fresh.max_attempts.get());
         let (old, new): (Backoff, Backoff) = (self.backoff.get(), fresh.backoff.get());
+        amendment.changes("backoff", old.describe(), new.describe());
         let shared = self.clone();
-        amendment.act("backoff", old.describe(), new.describe(), move || shared.backoff.set(&new));
+        // Whatever has changed: a default that was asked for by its value is no default any more.
+        amendment.act(move || shared.backoff.set(&new));
         amendment.tune("max_elapsed", self, |shared| &shared.max_elapsed, fresh.max_elapsed.get());
         amendment.tune("min_time_left", self, |shared| &shared.min_time_left, fresh.min_time_left.get());
         amendment.tune("max_hint", self, |shared| &shared.max_hint, fresh.max_hint.get());
