@@ -354,14 +354,14 @@ fn names_kinds_and_the_order_of_layers() {
         handle.update(&PipelineConfig::default()).unwrap_err().to_string(),
         "pipeline `users`: name is \"\"; accepted: \"users\": a live pipeline keeps its name"
     );
-    let names = "total, retry, timeout-2";
+    let live = "total, retry, timeout-2";
     assert_eq!(
         message(vec![BulkheadConfig::default().into()]),
-        format!("pipeline `users`: layers is `bulkhead`; accepted: the name of a live layer: {names}")
+        format!("pipeline `users`: layers is `bulkhead`; accepted: the name of a live layer: {live}")
     );
     assert_eq!(
         message(vec![named("Total").into()]),
-        format!("pipeline `users`: layers is `Total`; accepted: the name of a live layer: {names}")
+        format!("pipeline `users`: layers is `Total`; accepted: the name of a live layer: {live}")
     );
     assert_eq!(
         message(vec![named("fallback").into()]),
