@@ -50,7 +50,20 @@ use crate::{error::ConfigError, event::Kind};
 ///   - timeout: 1s
 /// ```
 ///
-/// The same in code:
+/// In JSON:
+///
+/// ```json
+/// { "name": "users-api",
+///   "layers": [
+///     { "timeout": "4s" },
+///     { "retry": { "max_attempts": 3, "backoff": { "base": "50ms", "cap": "1s" } } },
+///     { "bulkhead": { "limit": 100 } },
+///     { "circuit_breaker": { "failure_rate": 0.5, "min_calls": 20, "slow_call": "800ms" } },
+///     { "timeout": "1s" }
+///   ] }
+/// ```
+///
+/// In code:
 ///
 /// ```
 /// use std::time::Duration;

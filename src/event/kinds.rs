@@ -240,7 +240,7 @@ pub enum EventKind {
         /// How late.
         late_by: Duration,
     },
-    /// A limit was changed at run time (info).
+    /// The limit of a bulkhead was changed at run time, by hand or by an update (info).
     #[non_exhaustive]
     LimitChanged {
         /// The limit before.
@@ -248,7 +248,8 @@ pub enum EventKind {
         /// The limit now.
         new: usize,
     },
-    /// A setting was changed at run time (info).
+    /// A setting was changed at run time, by an update; that of a limit is told as
+    /// [`LimitChanged`](Self::LimitChanged) too, which has it as a number (info).
     #[non_exhaustive]
     Reconfigured {
         /// The setting, as the builder's method is called.
