@@ -278,12 +278,12 @@ fn merge(built: &PipelineConfig, asked: &PipelineConfig) -> PipelineConfig {
 
 fn merged_budget(a: Option<&BudgetConfig>, b: Option<&BudgetConfig>) -> Option<BudgetConfig> {
     match (a, b) {
-        (Some(a), Some(b)) => Some(merged!(BudgetConfig, a, b, ratio, cap)),
+        (Some(a), Some(b)) => Some(merged!(BudgetConfig, a, b, initial, ratio, cap)),
         (a, b) => b.or(a).cloned(),
     }
 }
 
-/// Without all that is random.
+/// Without all that is random; and a budget begins with a token, whatever its cap.
 fn calm(config: &PipelineConfig, whole: bool) -> PipelineConfig {
     let calmed = |layer: &LayerConfig| {
         let mut layer = layer.clone();
@@ -297,7 +297,11 @@ fn calm(config: &PipelineConfig, whole: bool) -> PipelineConfig {
                     backoff.kind = backoff.kind.filter(|kind| *kind != BackoffKind::Decorrelated);
                 }
                 retry.max_hint = whole.then_some(Duration::ZERO);
+                if whole {
+                    retry.budget.get_or_insert_default().initial = Some(1);
+                }
             }
+            LayerConfig::Hedge(hedge) if whole => hedge.budget.get_or_insert_default().initial = Some(1),
             LayerConfig::CircuitBreaker(breaker) => breaker.jitter = None,
             _ => {}
         }
@@ -362,7 +366,7 @@ fn trace(built: &PipelineConfig, changes: &[PipelineConfig], calls: &[Call]) -> 
 }
 
 proptest! {
-    #![proptest_config(cases(400))]
+    #![proptest_config(ProptestConfig { max_local_rejects: u32::MAX, ..cases(400) })]
 
     #[test]
     fn it_is_explained_as_one_that_is_built_anew_and_refuses_what_that_refuses((built, changes) in trial()) {
