@@ -53,6 +53,15 @@ fn isolating_by_name_is_all_or_nothing() {
 }
 
 #[test]
+fn isolating_by_name_in_vain_releases_nothing_that_was_isolated_before() {
+    let with = Pipeline::standard("mixed-before").build().unwrap();
+    with.handle().isolate().unwrap();
+    let _without = Pipeline::builder("mixed-before").build().unwrap();
+    assert!(Registry::global().isolate("mixed-before").is_err());
+    assert!(format!("{:?}", with.handle().snapshot()).contains("state: Isolated"));
+}
+
+#[test]
 fn a_name_that_nobody_has_is_refused_with_those_there_are() {
     let _pipeline = Pipeline::standard("aaa-first-of-all").build().unwrap();
     let error = Registry::global().reset("nobody").unwrap_err().to_string();

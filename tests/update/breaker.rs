@@ -264,3 +264,16 @@ async fn a_default_that_was_given_by_its_value_is_no_default_any_more() {
     );
     drop(breaker);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_by_a_full_half_open_circuit_is_told_to_come_back_after_a_break_of_now() {
+    let (users, breaker) = users(counting(1).min_calls(1).probes(1));
+    open(&breaker);
+    sleep(secs(5)).await;
+    let probe = breaker.admit().unwrap();
+    let retry_after = || breaker.admit().unwrap_err().retry_after();
+    assert_eq!(retry_after(), Some(secs(5)));
+    users.handle().tuned(settings!(CircuitBreakerConfig { open_for: secs(2) }));
+    assert_eq!(retry_after(), Some(secs(2)));
+    drop(probe);
+}
