@@ -141,6 +141,30 @@ impl<E> Error<E> {
         }
     }
 
+    /// Any error in a box: the operation's own, or what the pipeline says in its place, as an `Error<Infallible>`.
+    ///
+    /// For those who go on with boxes, such as layers of tower, and for operations whose error is one: then this type is
+    /// no [`std::error::Error`], and `?` cannot box it.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use withstand::{Error, Reason, Rejection};
+    ///
+    /// type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    /// let own = Error::Operation(Boxed::from("no route")).boxed();
+    /// assert_eq!(own.to_string(), "no route");
+    ///
+    /// let refused = Error::<Boxed>::from(Rejection::new("breaker", Reason::CircuitOpen)).boxed();
+    /// assert!(refused.downcast_ref::<Error<Infallible>>().is_some_and(Error::is_rejected));
+    /// ```
+    #[must_use]
+    pub fn boxed(self) -> Box<dyn StdError + Send + Sync>
+    where
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        self.split().map_or_else(Into::into, Into::into)
+    }
+
     /// The same error with the operation's own error mapped.
     pub fn map<F>(self, op: impl FnOnce(E) -> F) -> Error<F> {
         match self {
@@ -406,7 +430,7 @@ pub enum Reason {
     RateLimited,
     /// Shed to protect this process from overload.
     Shed,
-    /// A single future was asked for a second attempt by a policy that says it makes only one.
+    /// What can be attempted only once, such as a single future, was asked for a second attempt.
     AlreadyAttempted,
     /// A reason of a user's own policy.
     Custom(&'static str),
@@ -440,7 +464,7 @@ impl fmt::Display for Reason {
             Self::QueueTimeout => "no permit came free within the longest wait",
             Self::RateLimited => "the rate limit is used up",
             Self::Shed => "shed to protect this process",
-            Self::AlreadyAttempted => "a single future cannot be attempted twice",
+            Self::AlreadyAttempted => "what can be attempted once was attempted already",
             Self::Custom(reason) => reason,
         })
     }

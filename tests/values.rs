@@ -98,7 +98,7 @@ fn a_rejection_says_by_whom_why_and_when_to_come_back() {
         (Reason::QueueTimeout, "no permit came free within the longest wait"),
         (Reason::RateLimited, "the rate limit is used up"),
         (Reason::Shed, "shed to protect this process"),
-        (Reason::AlreadyAttempted, "a single future cannot be attempted twice"),
+        (Reason::AlreadyAttempted, "what can be attempted once was attempted already"),
     ];
     for (reason, says) in reasons {
         let rejection = Rejection::new("db", reason);
