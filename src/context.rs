@@ -206,9 +206,15 @@ pub(crate) struct CallState {
     attempts: AtomicU32,
     hedges: AtomicU32,
     winner: AtomicU32,
-    idempotency: Idempotency,
+    /// Whether the operation may be attempted again: [`SAFE`], [`UNSAFE`] or [`USED_UP`].
+    repeatable: AtomicU8,
     priority: Priority,
 }
+
+const SAFE: u8 = 0;
+const UNSAFE: u8 = 1;
+/// What it takes is gone: no further attempt can be made.
+const USED_UP: u8 = 2;
 
 // Relaxed throughout this file: one task polls a call at a time, and whatever hands the task to another thread orders
 // these accesses. The atomics are there for `Sync`; plain loads and stores do.
@@ -229,7 +235,10 @@ impl CallState {
             attempts: AtomicU32::new(0),
             hedges: AtomicU32::new(0),
             winner: AtomicU32::new(0),
-            idempotency: options.idempotency,
+            repeatable: AtomicU8::new(match options.idempotency {
+                Idempotency::Safe => SAFE,
+                Idempotency::Unsafe => UNSAFE,
+            }),
             priority: options.priority,
         }
     }
@@ -587,7 +596,21 @@ impl<'a> Context<'a> {
     /// Whether the operation may be carried out more than once.
     #[must_use]
     pub fn idempotency(&self) -> Idempotency {
-        self.frame.state.idempotency
+        match self.frame.state.repeatable.load(Relaxed) {
+            SAFE => Idempotency::Safe,
+            _ => Idempotency::Unsafe,
+        }
+    }
+
+    /// Whether no further attempt can be made: an attempt has taken away what it takes.
+    pub(crate) fn is_used_up(&self) -> bool {
+        self.frame.state.repeatable.load(Relaxed) == USED_UP
+    }
+
+    /// This attempt takes away what a further one would take.
+    #[cfg(feature = "tower")]
+    pub(crate) fn use_up(&self) {
+        self.frame.state.repeatable.store(USED_UP, Relaxed);
     }
 
     /// How much the call matters.
@@ -699,7 +722,13 @@ impl<'a> Context<'a> {
 
     #[inline]
     fn scope(&self) -> Scope {
-        if self.flags & REPEATED == 0 { Scope::Total } else { Scope::Attempt }
+        if self.is_repeated() { Scope::Attempt } else { Scope::Total }
+    }
+
+    /// Whether something outside may attempt this more than once.
+    #[inline]
+    pub(crate) fn is_repeated(&self) -> bool {
+        self.flags & REPEATED != 0
     }
 
     /// What this call is doing now, for the timeouts around it to tell.

@@ -154,6 +154,8 @@ mod timed;
 pub use adapters::axum::{DeadlineLayer, DeadlineLayerBuilder, DeadlineResponse, DeadlineService, RequestDeadline};
 #[cfg(feature = "metrics")]
 pub use adapters::metrics::MetricsObserver;
+#[cfg(feature = "tower")]
+pub use adapters::tower;
 #[cfg(feature = "tracing")]
 pub use adapters::tracing::TracingObserver;
 #[cfg(feature = "serde")]

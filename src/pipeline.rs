@@ -488,6 +488,29 @@ impl<P, C> Pipeline<P, C> {
         call::guard(&self.telemetry, options, &self.policy, &self.classifier, future)
     }
 
+    /// Calls an operation of an adapter's, which judges its results itself.
+    #[cfg(feature = "tower")]
+    pub(crate) fn operate<T, E, Op>(
+        &self,
+        options: CallOptions,
+        operation: Op,
+    ) -> impl Future<Output = Result<T, Error<E>>> + Send
+    where
+        P: Policy<T, E>,
+        Op: Send + Sync,
+        for<'o> &'o Op: Operation<T, E>,
+        C: Sync,
+        T: Send,
+        E: Send,
+    {
+        call::drive(&self.telemetry, options, &self.policy, operation, call::result)
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn classifier(&self) -> &C {
+        &self.classifier
+    }
+
     /// The name.
     #[must_use]
     pub fn name(&self) -> &Name {

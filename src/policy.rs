@@ -95,7 +95,8 @@ impl<'a> Site<'a> {
     message = "`{Self}` may attempt the operation more than once, so it cannot guard a single future",
     label = "a layer in here repeats: a single future runs only once",
     note = "pass a closure that makes a new future for each attempt: `pipeline.call(|| client.get(id))`",
-    note = "or guard with a pipeline of `Timeout`, `CircuitBreaker`, `Bulkhead` and `Fallback` only, without `Retry` and `Hedge`"
+    note = "or guard with a pipeline of `Timeout`, `CircuitBreaker`, `Bulkhead` and `Fallback` only, without `Retry` and `Hedge`",
+    note = "as a layer of tower: `PipelineLayer::new(pipeline)`, for requests that are `Clone`"
 )]
 pub trait SingleAttempt {}
 

@@ -88,6 +88,17 @@ is!(withstand::MetricsObserver; Send, Sync, Unpin);
 
 #[cfg(feature = "tracing")]
 is!(withstand::Spans, withstand::TracingObserver; Send, Sync, Unpin);
+#[cfg(feature = "tower")]
+use withstand::tower::{CloneRequests, PipelineFuture, PipelineLayer, PipelineService, SingleRequest, WithCallOptions};
+#[cfg(feature = "tower")]
+is!(
+    CloneRequests<Cell<u32>>, SingleRequest, WithCallOptions<SingleRequest, F>, PipelineLayer<StandardLayers>,
+    PipelineLayer<StandardLayers, ClassifyErrors<F>, CloneRequests<Rc<u32>>>, PipelineService<u32, StandardLayers>;
+    Send, Sync, Unpin
+);
+// As a boxed future is: tower asks no `Sync` of those.
+#[cfg(feature = "tower")]
+is!(PipelineFuture<Cell<u32>, Cell<u32>>; Send, Unpin);
 
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);

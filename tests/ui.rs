@@ -23,7 +23,10 @@ fn what_cannot_work_does_not_compile_and_the_compiler_says_what_to_do() {
         );
         return;
     }
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+    let cases = trybuild::TestCases::new();
+    cases.compile_fail("tests/ui/*.rs");
+    #[cfg(feature = "tower")]
+    cases.compile_fail("tests/ui/tower/*.rs");
 }
 
 #[test]

@@ -246,3 +246,23 @@ fn an_erased_policy_allocates_once_for_the_run_and_once_for_each_attempt() {
         assert_eq!(allocations(|| pipeline.call(|| ready(Err(Fault::ConnectionReset)))).await, 4, "three attempts");
     });
 }
+
+#[cfg(feature = "tower")]
+#[test]
+fn a_call_through_a_layer_of_tower_allocates_once_and_no_more_however_often_it_attempts() {
+    use tower::{Layer, Service, service_fn};
+    use withstand::tower::PipelineLayer;
+
+    alone(async {
+        let guarded = Pipeline::builder("users").circuit_breaker(CircuitBreaker::builder()).timeout(ms(9)).build();
+        let service = PipelineLayer::guard(guarded.unwrap()).layer(service_fn(|n: u32| ready(Ok::<_, Fault>(n))));
+        assert_eq!(allocations(|| service.clone().call(7)).await, 1);
+
+        let backoff = Backoff::constant(ms(1)).jitter(Jitter::None);
+        let retry = Retry::builder().backoff(backoff).without_budget();
+        let repeating = Pipeline::builder("users").retry(retry).timeout(ms(9)).build().unwrap();
+        let failing = service_fn(|_: u32| once_later(Err(Fault::ConnectionReset)));
+        let service = PipelineLayer::new(repeating).layer(failing);
+        assert_eq!(allocations(|| service.clone().call(7)).await, 1);
+    });
+}

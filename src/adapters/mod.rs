@@ -4,5 +4,7 @@
 pub(crate) mod axum;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+#[cfg(feature = "tower")]
+pub mod tower;
 #[cfg(feature = "tracing")]
 pub(crate) mod tracing;

@@ -18,6 +18,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
 pub(crate) use operation::{Classified, Forwarded};
+#[cfg(feature = "tower")]
+pub(crate) use operation::{InOperation, judged};
+#[cfg(feature = "tower")]
+pub(crate) use report::AttemptReport;
 pub(crate) use standalone::{standalone, standalone_guard};
 
 use crate::{

@@ -145,7 +145,7 @@ where
 }
 
 #[inline(always)]
-fn judged<T, E>(
+pub(crate) fn judged<T, E>(
     classifier: &impl Classify<T, E>,
     result: Result<T, E>,
     report: &mut AttemptReport<'_>,
@@ -186,7 +186,7 @@ impl<F> Drop for Pinned<'_, F> {
 
 pin_project! {
     /// Marks, while it polls, that the operation itself runs: a panic that passes through here is the operation's.
-    struct InOperation<'w, 'c, F> {
+    pub(crate) struct InOperation<'w, 'c, F> {
         cx: &'w Context<'c>,
         #[pin]
         inner: F,
@@ -195,7 +195,7 @@ pin_project! {
 
 impl<'w, 'c, F> InOperation<'w, 'c, F> {
     #[inline(always)]
-    fn new(cx: &'w Context<'c>, make: impl FnOnce(Context<'_>) -> F) -> Self {
+    pub(crate) fn new(cx: &'w Context<'c>, make: impl FnOnce(Context<'_>) -> F) -> Self {
         Self { cx, inner: cx.operation_polled(cx.frame().ambient(), || make(*cx)) }
     }
 }

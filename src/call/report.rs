@@ -151,20 +151,20 @@ impl CallOutcome {
 }
 
 /// The start and the end of an attempt, whichever it is. Reports nothing without an observer.
-pub(super) struct AttemptReport<'a> {
-    pub(super) cx: Context<'a>,
+pub(crate) struct AttemptReport<'a> {
+    pub(crate) cx: Context<'a>,
     /// [`Moment::NEVER`] if nobody listens, before the attempt begins, or once its end is reported.
     started: Moment,
 }
 
 impl<'a> AttemptReport<'a> {
     #[inline]
-    pub(super) fn new(cx: Context<'a>) -> Self {
+    pub(crate) fn new(cx: Context<'a>) -> Self {
         Self { cx, started: Moment::NEVER }
     }
 
     #[inline(always)]
-    pub(super) fn begin(&mut self) -> Option<Ambient> {
+    pub(crate) fn begin(&mut self) -> Option<Ambient> {
         let cx = self.cx;
         let ambient = cx.operation_starts()?;
         if cx.telemetry().observer.is_some() {
@@ -176,7 +176,7 @@ impl<'a> AttemptReport<'a> {
 
     /// To be called before there is an outcome, so that what the observer does comes between none and its return.
     #[inline(always)]
-    pub(super) fn finish(&mut self, kind: VerdictKind, label: &'static str) {
+    pub(crate) fn finish(&mut self, kind: VerdictKind, label: &'static str) {
         if self.is_wanted() {
             self.emit_completed(kind, label);
         }

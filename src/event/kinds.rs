@@ -430,7 +430,7 @@ pub enum RetryStop {
     Deadline,
     /// The budget is empty.
     Budget,
-    /// The operation is not idempotent and may have been carried out.
+    /// The operation is not idempotent and may have been carried out, or its request is used up and there is no other.
     NotIdempotent,
     /// The repeat was itself refused in this process.
     Rejected,
@@ -496,7 +496,7 @@ pub enum HedgeSuppression {
     Throttled,
     /// There are too few samples to know when to hedge, and there is no starting delay.
     NoSamples,
-    /// The operation is not idempotent.
+    /// The operation is not idempotent, or its request is used up and there is no other.
     NotIdempotent,
     /// This process stood still; the attempt was not slow.
     Stalled,

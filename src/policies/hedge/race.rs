@@ -252,6 +252,10 @@ impl<'a, T, E> Race<'a, T, E> {
         if self.stopped || self.hedges_begun >= self.hedge.max_hedges.get() {
             return None;
         }
+        if self.cx.is_used_up() {
+            self.stop(HedgeSuppression::NotIdempotent);
+            return None;
+        }
         if let Some(due) = self.failure_due {
             return Some((due, HedgeTrigger::Failure));
         }

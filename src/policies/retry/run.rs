@@ -228,8 +228,8 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
     /// When to attempt again, or why not.
     fn next(&mut self, outcome: &Outcome<T, E>) -> Result<Option<Moment>, RetryStop> {
         let (retry, cx) = (self.retry, self.cx);
-        let unsafe_to_repeat = outcome.kind() == VerdictKind::Transient;
-        if unsafe_to_repeat && cx.idempotency() == Idempotency::Unsafe {
+        let unsafe_to_repeat = outcome.kind() == VerdictKind::Transient && cx.idempotency() == Idempotency::Unsafe;
+        if unsafe_to_repeat || cx.is_used_up() {
             return Err(RetryStop::NotIdempotent);
         }
         if self.attempts >= retry.max_attempts.get() {
