@@ -1,6 +1,9 @@
 //! What is asked whether it is ready, when, and what that reserves.
 
-use std::{future::poll_fn, sync::Arc};
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
 
 use futures::future::{FutureExt, join_all};
 use tokio::time::{Instant, sleep};
@@ -147,4 +150,18 @@ async fn attempts_beside_each_other_are_each_made_ready_and_the_loser_gives_back
     assert!(call.await.is_err(), "the first attempt still waits to get ready");
     world.holds_nothing_but(1);
     sleep(ms(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_clones_the_service_once_and_once_more_for_each_attempt_if_a_layer_may_repeat() {
+    for (retry, steps, clones) in
+        [(false, [ANSWERS, ANSWERS], 1), (true, [ANSWERS, ANSWERS], 2), (true, [FAILS, ANSWERS], 3)]
+    {
+        let world = World::new(1, steps);
+        let which = Which { retry, ..Which::default() };
+        let mut service = PipelineLayer::new(which.pipeline(&Log::new())).layer(world.service());
+        assert_eq!(service.call(1_u32).await, Ok(7));
+        assert_eq!(world.clones.load(SeqCst), clones);
+        world.holds_nothing_but(1);
+    }
 }

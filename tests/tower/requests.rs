@@ -133,14 +133,18 @@ async fn a_request_that_cannot_be_copied_is_retried_as_long_as_it_was_not_sent()
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_be_copied_is_not_hedged() {
-    for (delay, takes, gives) in [(10, 100, Ok(7)), (0, 100, Ok(7)), (10, 100, Err(Verdict::transient()))] {
+    let failed = Err(Verdict::transient());
+    for (ready_after, delay, takes, gives) in
+        [(0, 10, 100, Ok(7)), (0, 0, 100, Ok(7)), (0, 10, 100, failed), (5, 10, 95, failed)]
+    {
         let log = Log::new();
-        let world = World::new(5, [Step { takes: ms(takes), gives, ..ANSWERS }, ANSWERS]);
+        let step = Step { ready_after: ms(ready_after), takes: ms(takes), gives, ..ANSWERS };
+        let world = World::new(5, [step, ANSWERS]);
         let which = Which { hedge: Some(delay), ..Which::default() };
         let service = PipelineLayer::with_requests(which.pipeline(&log), never).layer(world.service());
         let started = Instant::now();
         assert_eq!(service.oneshot(Once(1)).await.map_err(|error| error.into_operation().unwrap()), gives);
-        assert_eq!((world.sent().len(), started.elapsed()), (1, ms(takes)));
+        assert_eq!((world.sent().len(), started.elapsed()), (1, ms(100)));
         let why = log.pick(|kind| match kind {
             EventKind::HedgeSuppressed { why, .. } => Some(why),
             _ => None,
@@ -161,6 +165,11 @@ async fn of_attempts_that_wait_beside_each_other_the_first_that_is_ready_takes_w
     assert_eq!(service.oneshot(Once(1)).await, Ok(7), "the primary, which came too late, is no end of the race");
     assert_eq!(world.sent(), [1]);
     world.holds_nothing_but(0);
+    let ends = log.pick(|kind| match kind {
+        EventKind::AttemptFinished { hedge, label, .. } => Some((hedge, label)),
+        _ => None,
+    });
+    assert_eq!(ends, [(0, "already_attempted"), (1, "success")]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -217,7 +226,8 @@ async fn the_request_of_each_attempt_is_prepared_when_it_is_sent_with_the_time_t
     let noting = Noting::default();
     let world = World::new(5, [Step { ready_after: ms(15), ..FAILS }, FAILS, ANSWERS]);
     let which = Which { total: Some(100), retry: true, hedge: Some(20), ..Which::default() };
-    let service = PipelineLayer::with_requests(which.pipeline(&Log::new()), noting.clone()).layer(world.service());
+    let layer = PipelineLayer::with_requests(which.pipeline(&Log::new()), noting.clone());
+    let service = layer.call_options(|_: &u32| CallOptions::new()).layer(world.service());
     assert_eq!(service.oneshot(1_u32).await, Ok(7));
     // Ready and failed at 15, which sets off a hedge at once, which fails as well; 10 later comes the second attempt.
     assert_eq!(world.sent(), [101, 111, 201]);
@@ -236,10 +246,12 @@ impl<T: Send, E: Send> Policy<T, E> for Silently {
 
 #[tokio::test(start_paused = true)]
 async fn a_policy_that_repeats_without_saying_so_is_refused_and_nothing_panics() {
+    let log = Log::new();
     let world = World::new(5, [FAILS, ANSWERS]);
-    let pipeline = Pipeline::builder("silent").layer(Silently).build().unwrap();
+    let pipeline = Pipeline::builder("silent").layer(Silently).observer(log.clone()).build().unwrap();
     let service = PipelineLayer::new(pipeline).layer(world.service());
     let error = service.oneshot(1_u32).await.unwrap_err();
     assert_eq!(error.rejection().map(Rejection::reason), Some(Reason::AlreadyAttempted));
     assert_eq!(world.sent(), [1]);
+    assert_eq!(log.count(|kind| matches!(kind, EventKind::AttemptStarted { .. })), 1);
 }
