@@ -62,6 +62,7 @@
 //! | How do I look after it while it runs? | [`PipelineHandle`], [`Registry`]; what to do in an incident: `docs/guide/operating.md` |
 //! | How do I test mine? | under tokio's paused clock: `docs/guide/testing.md` |
 //! | I come from Polly, resilience4j, tower, backon or failsafe | `docs/guide/moving.md` |
+//! | My client, or my server, is a `tower::Service` | `tower::PipelineLayer`, with the feature `tower` |
 //! | How do I put a pipeline into a struct? | [`layers!`], [`BoxPolicy`] |
 //! | How do I share a breaker, a bulkhead or a budget? | in an [`Arc`](std::sync::Arc): [`IntoLayer`] |
 //! | How do I keep tenants or hosts apart? | `Keyed`, with the feature `keyed` |
@@ -75,7 +76,7 @@
 //! - **Cancellation is dropping.** A future of this crate may be dropped at any await point: permits and probe slots come
 //!   back, queues are left, hedges stop. A timeout drops the operation at its current await point.
 //! - **Time** is tokio's clock and nothing else: under `#[tokio::test(start_paused = true)]` hours pass in no time.
-//! - **Nothing is allocated** for a call, except for a hedge that starts and by [`BoxPolicy`].
+//! - **Nothing is allocated** for a call, except for a hedge that starts, by [`BoxPolicy`], and once by a layer of tower.
 //! - **Nonsense is refused** by `build()`, with the name of the policy and of the field: [`ConfigError`].
 //! - **Nothing of this process is held against the dependency**: rejections, timeouts while the process stood still, a
 //!   panic in a classifier or an observer.

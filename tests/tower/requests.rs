@@ -207,7 +207,10 @@ async fn the_options_of_each_call_come_from_its_request() {
 }
 
 #[derive(Clone, Default)]
-struct Noting(Arc<Mutex<Vec<(u32, u32, Option<u128>)>>>);
+struct Noting(Arc<Mutex<Vec<Noted>>>);
+
+/// The attempt, the hedge, and the milliseconds that are left.
+type Noted = (u32, u32, Option<u128>);
 
 impl PrepareRequest<u32> for Noting {
     fn clone_request(&self, request: &u32) -> Option<u32> {

@@ -197,6 +197,8 @@ impl Numbered for Once {
 pub(crate) type Layers =
     layers![Option<Timeout>, Option<Retry>, Option<Hedge>, Option<Bulkhead>, Option<CircuitBreaker>, Option<Timeout>];
 
+type AsItSays = ClassifyErrors<fn(&Verdict) -> Verdict>;
+
 /// Which layers there are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Which {
@@ -210,7 +212,7 @@ pub(crate) struct Which {
 
 impl Which {
     /// A pipeline without anything random, whose classifier does as the error says.
-    pub(crate) fn pipeline(self, log: &Log) -> Pipeline<Layers, ClassifyErrors<fn(&Verdict) -> Verdict>> {
+    pub(crate) fn pipeline(self, log: &Log) -> Pipeline<Layers, AsItSays> {
         let backoff = Backoff::constant(ms(10)).jitter(Jitter::None);
         let retry = || Retry::builder().backoff(backoff).without_budget().seed(7).build().unwrap();
         let hedge = |delay| {

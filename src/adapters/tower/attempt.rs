@@ -67,8 +67,11 @@ impl<'a, S, Req, R, C> Requested<'a, S, Req, R, C> {
     /// The response, or the service's error; none if there is nothing left to send.
     async fn send(&self, cx: Context<'_>) -> Option<Result<S::Response, S::Error>>
     where
-        S: Service<Req> + Clone,
+        S: Service<Req> + Clone + Send,
+        S::Future: Send,
+        Req: Send,
         R: PrepareRequest<Req>,
+        C: Sync,
     {
         let mut service = self.service(cx)?;
         if let Err(error) = poll_fn(|task| service.poll_ready(task)).await {
@@ -102,14 +105,12 @@ where
             if report.begin().is_none() {
                 return Outcome::refused_as_late(cx, None);
             }
-            match InOperation::new(&report.cx, |_| self.send(cx)).await {
-                Some(result) => judged(self.classifier, result, &mut report),
-                None => {
-                    let refused = already_sent();
-                    report.finish(refused.kind(), refused.label());
-                    refused
-                }
+            if let Some(result) = InOperation::new(&report.cx, |_| self.send(cx)).await {
+                return judged(self.classifier, result, &mut report);
             }
+            let refused = already_sent();
+            report.finish(refused.kind(), refused.label());
+            refused
         }
     }
 }
