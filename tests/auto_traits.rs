@@ -100,6 +100,9 @@ is!(
 #[cfg(feature = "tower")]
 is!(PipelineFuture<Cell<u32>, Cell<u32>>; Send, Unpin);
 
+#[cfg(feature = "http")]
+is!(withstand::http::HttpClassifier<ClassifyErrors<F>>, withstand::http::IdempotencyKeys; Send, Sync, Unpin);
+
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);
 

@@ -8,3 +8,5 @@ pub(crate) mod metrics;
 pub mod tower;
 #[cfg(feature = "tracing")]
 pub(crate) mod tracing;
+#[cfg(feature = "http")]
+pub mod http;

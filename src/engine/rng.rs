@@ -63,6 +63,12 @@ impl Rng {
         Self::seeded(self.key ^ salt)
     }
 
+    /// 64 random bits.
+    #[cfg(feature = "http")]
+    pub(crate) fn bits(&self) -> u64 {
+        self.next().next_u64()
+    }
+
     /// The generator of the next draw.
     fn next(&self) -> SmallRng {
         // An odd constant, so that no draw repeats before 2^64 of them. It must not be the one by which the generator
