@@ -67,6 +67,7 @@
 //! | How do I share a breaker, a bulkhead or a budget? | in an [`Arc`](std::sync::Arc): [`IntoLayer`] |
 //! | How do I keep tenants or hosts apart? | `Keyed`, with the feature `keyed` |
 //! | What does an HTTP answer mean, and may its request be repeated? | `http`, with the feature `http` |
+//! | How do I keep my reqwest client? | `reqwest::Client`, with the feature `reqwest` |
 //! | How do I use a pipeline inside another? | as a [`layer`](PipelineBuilder::layer), or [`Pipeline::outcome`] inside [`Pipeline::forward`] |
 //! | Does it withstand? Faults on purpose | `Chaos`, with the feature `chaos` |
 //! | How does a call know how much time its caller has left? | `Deadline` (feature `deadlines`), `DeadlineLayer` (feature `axum`) |
@@ -154,14 +155,16 @@ mod timed;
 
 #[cfg(feature = "axum")]
 pub use adapters::axum::{DeadlineLayer, DeadlineLayerBuilder, DeadlineResponse, DeadlineService, RequestDeadline};
+#[cfg(feature = "http")]
+pub use adapters::http;
 #[cfg(feature = "metrics")]
 pub use adapters::metrics::MetricsObserver;
+#[cfg(feature = "reqwest")]
+pub use adapters::reqwest;
 #[cfg(feature = "tower")]
 pub use adapters::tower;
 #[cfg(feature = "tracing")]
 pub use adapters::tracing::TracingObserver;
-#[cfg(feature = "http")]
-pub use adapters::http;
 #[cfg(feature = "serde")]
 pub use amendment::FieldChange;
 pub use bounds::{Amplification, Bound};

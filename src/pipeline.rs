@@ -211,12 +211,7 @@ impl Pipeline<PassThrough> {
     /// # Ok::<(), withstand::ConfigError>(())
     /// ```
     pub fn standard(name: impl Into<Name>) -> StandardBuilder {
-        Self::builder(name)
-            .timeout(STANDARD_TOTAL)
-            .retry(Retry::builder())
-            .bulkhead(Bulkhead::builder().limit(100))
-            .circuit_breaker(standard_breaker())
-            .timeout(STANDARD_ATTEMPT)
+        Self::builder(name).standard_layers()
     }
 
     /// A pipeline from settings as data. To put layers around or inside of those of the file, use
@@ -258,11 +253,12 @@ pub type StandardLayers = layers![Timeout, Retry, Bulkhead, CircuitBreaker, Time
 pub type StandardHedgedLayers = layers![Timeout, Retry, Hedge, Bulkhead, CircuitBreaker, Timeout];
 
 /// What [`Pipeline::standard`] gives, to be built. Layers that are added go innermost.
-pub type StandardBuilder = PipelineBuilder<
+pub type StandardBuilder<C = DefaultClassifier> = PipelineBuilder<
     Stack<
         Stack<Stack<UnbuiltRetry, Unbuilt<BulkheadBuilder, Bulkhead>>, Unbuilt<CircuitBreakerBuilder, CircuitBreaker>>,
         Unbuilt<Duration, Timeout>,
     >,
+    C,
 >;
 
 /// What [`Pipeline::standard_hedged`] gives, to be built. Layers that are added go innermost.
@@ -517,6 +513,12 @@ impl<P, C> Pipeline<P, C> {
         &self.managed.name
     }
 
+    /// The classifier, for an operation that must know its word before it ends.
+    #[cfg(feature = "reqwest")]
+    pub(crate) const fn classifier(&self) -> &C {
+        &self.classifier
+    }
+
     /// A handle for who looks after it while it runs.
     #[must_use]
     pub fn handle(&self) -> PipelineHandle {
@@ -577,6 +579,16 @@ impl<L: fmt::Debug, C> fmt::Debug for PipelineBuilder<L, C> {
             .field("name", &self.name)
             .field("layers", &self.layers)
             .finish_non_exhaustive()
+    }
+}
+
+impl<C> PipelineBuilder<PassThrough, C> {
+    pub(crate) fn standard_layers(self) -> StandardBuilder<C> {
+        self.timeout(STANDARD_TOTAL)
+            .retry(Retry::builder())
+            .bulkhead(Bulkhead::builder().limit(100))
+            .circuit_breaker(standard_breaker())
+            .timeout(STANDARD_ATTEMPT)
     }
 }
 
@@ -712,6 +724,13 @@ impl<L, C> PipelineBuilder<L, C> {
     /// several.
     pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
         self.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// The same with an observer that is shared.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn observed_by(mut self, observer: Option<Arc<dyn Observer>>) -> Self {
+        self.observer = observer;
         self
     }
 

@@ -103,6 +103,13 @@ is!(PipelineFuture<Cell<u32>, Cell<u32>>; Send, Unpin);
 #[cfg(feature = "http")]
 is!(withstand::http::HttpClassifier<ClassifyErrors<F>>, withstand::http::IdempotencyKeys; Send, Sync, Unpin);
 
+#[cfg(feature = "reqwest")]
+is!(
+    withstand::reqwest::Client, withstand::reqwest::ClientBuilder, withstand::reqwest::RequestBuilder,
+    withstand::reqwest::Host, withstand::reqwest::ReqwestClassifier;
+    Send, Sync
+);
+
 // What a policy of one's own holds across an await.
 is!(Context<'static>, Frame<'static>; Send, Sync, Unpin);
 

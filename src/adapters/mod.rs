@@ -2,11 +2,13 @@
 
 #[cfg(feature = "axum")]
 pub(crate) mod axum;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 #[cfg(feature = "tower")]
 pub mod tower;
 #[cfg(feature = "tracing")]
 pub(crate) mod tracing;
-#[cfg(feature = "http")]
-pub mod http;

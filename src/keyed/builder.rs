@@ -71,6 +71,15 @@ impl<K, P> KeyedBuilder<K, P> {
     }
 }
 
+#[cfg(feature = "reqwest")]
+impl<K, P> KeyedBuilder<K, P> {
+    /// The same with an observer that is shared.
+    pub(crate) fn observed_by(mut self, observer: Option<Arc<dyn Observer>>) -> Self {
+        self.observer = observer;
+        self
+    }
+}
+
 impl<K: Hash + Eq, P: Describe> KeyedBuilder<K, P> {
     /// Builds it, and asks the factory for the overflow instance.
     ///
