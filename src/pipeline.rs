@@ -502,8 +502,9 @@ impl<P, C> Pipeline<P, C> {
         call::drive(&self.telemetry, options, &self.policy, operation, call::result)
     }
 
-    #[cfg(feature = "tower")]
-    pub(crate) fn classifier(&self) -> &C {
+    /// The classifier, for who judges an answer himself.
+    #[cfg(any(feature = "tower", feature = "reqwest"))]
+    pub(crate) const fn classifier(&self) -> &C {
         &self.classifier
     }
 
@@ -511,12 +512,6 @@ impl<P, C> Pipeline<P, C> {
     #[must_use]
     pub fn name(&self) -> &Name {
         &self.managed.name
-    }
-
-    /// The classifier, for an operation that must know its word before it ends.
-    #[cfg(feature = "reqwest")]
-    pub(crate) const fn classifier(&self) -> &C {
-        &self.classifier
     }
 
     /// A handle for who looks after it while it runs.
