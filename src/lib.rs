@@ -216,8 +216,8 @@ pub use policies::{
 };
 pub use policy::{BoxPolicy, Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack};
 pub use snapshot::{
-    BudgetSnapshot, BulkheadSnapshot, CircuitSnapshot, CircuitState, HedgeSnapshot, LayerSnapshot, LayerState,
-    PipelineSnapshot, RetrySnapshot, Transition,
+    BudgetSnapshot, BulkheadSnapshot, CircuitSnapshot, CircuitState, HedgeSnapshot, LatencySnapshot, LayerSnapshot,
+    LayerState, PipelineSnapshot, RetrySnapshot, Transition,
 };
 
 /// The examples of the README, so that they compile and run.

@@ -103,8 +103,24 @@ pub struct HedgeSnapshot {
     /// What it waits now before the first hedge; none if it does not hedge for time.
     #[cfg_attr(feature = "serde", serde(serialize_with = "written::optional_seconds"))]
     pub current_delay: Option<Duration>,
+    /// What it knows of how long calls take, if it waits for a quantile of that.
+    pub latencies: Option<LatencySnapshot>,
     /// Its budget, if there is one.
     pub budget: Option<BudgetSnapshot>,
+}
+
+/// What is known of how long calls take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct LatencySnapshot {
+    /// The share of calls that is faster than the estimate.
+    pub quantile: f64,
+    /// The estimate; none while there are too few samples.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "written::optional_seconds"))]
+    pub estimate: Option<Duration>,
+    /// The samples in its windows.
+    pub samples: u64,
 }
 
 /// A budget at one moment.

@@ -9,12 +9,12 @@ use withstand::{
     CircuitSnapshot, CircuitState, Classification, ClassifyErrors, ClassifyResults, ClosedBy, ConfigError, Context,
     DefaultClassifier, Error, Event, EventKind, Fallback, FallbackBuilder, FallbackEnd, Frame, FromError, FromFuture,
     FromOutcome, Hedge, HedgeBuilder, HedgeDelay, HedgeSnapshot, HedgeSuppression, HedgeTrigger, Idempotency,
-    Isolation, Jitter, Kind, LayerInfo, LayerSnapshot, LayerState, Level, Name, Observers, Opening, Outcome,
-    PassThrough, Permit, Phase, Pipeline, PipelineBuilder, PipelineHandle, PipelineSnapshot, Plan, PolicyId, Priority,
-    Reason, Recorded, Registry, Rejection, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder, RetrySnapshot,
-    RetryStop, Scope, Site, Stack, StandardBuilder, StandardHedgedBuilder, StandardHedgedLayers, StandardLayers,
-    StateChanges, Ticket, TimedOut, Timeout, TimeoutBuilder, Transition, Trigger, Unbuilt, Value, Verdict, VerdictKind,
-    WaitEnd, Warning, WarningKind,
+    Isolation, Jitter, Kind, LatencySnapshot, LayerInfo, LayerSnapshot, LayerState, Level, Name, Observers, Opening,
+    Outcome, PassThrough, Permit, Phase, Pipeline, PipelineBuilder, PipelineHandle, PipelineSnapshot, Plan, PolicyId,
+    Priority, Reason, Recorded, Registry, Rejection, Retry, RetryBudget, RetryBudgetBuilder, RetryBuilder,
+    RetrySnapshot, RetryStop, Scope, Site, Stack, StandardBuilder, StandardHedgedBuilder, StandardHedgedLayers,
+    StandardLayers, StateChanges, Ticket, TimedOut, Timeout, TimeoutBuilder, Transition, Trigger, Unbuilt, Value,
+    Verdict, VerdictKind, WaitEnd, Warning, WarningKind,
 };
 
 macro_rules! is {
@@ -56,8 +56,8 @@ is!(
     Rejection, Retry, RetryBudget,
     RetryBudgetBuilder, RetryBuilder, RetryStop, Scope, Site<'static>, Stack<Timeout, Retry>, StateChanges,
     Ticket<'static>, TimedOut, Timeout, TimeoutBuilder, Trigger, Unbuilt<Duration, Timeout>, Value<u32>, Verdict,
-    VerdictKind, WaitEnd, Warning, WarningKind, BudgetSnapshot, BulkheadSnapshot, HedgeSnapshot, LayerSnapshot,
-    LayerState, PipelineHandle, PipelineSnapshot, Registry, RetrySnapshot, Transition;
+    VerdictKind, WaitEnd, Warning, WarningKind, BudgetSnapshot, BulkheadSnapshot, HedgeSnapshot, LatencySnapshot,
+    LayerSnapshot, LayerState, PipelineHandle, PipelineSnapshot, Registry, RetrySnapshot, Transition;
     Send, Sync, Unpin
 );
 

@@ -224,7 +224,7 @@ impl Latencies {
     }
 
     /// How many samples there are in all windows.
-    pub(super) fn samples(&self) -> u64 {
+    pub(crate) fn samples(&self) -> u64 {
         let counters = self.counts.iter().flatten();
         // Relaxed: a sample that arrives meanwhile may be counted or not.
         counters.map(|c| u64::from(c.load(Ordering::Relaxed))).sum()

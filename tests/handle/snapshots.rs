@@ -79,3 +79,21 @@ fn layers_of_an_inner_pipeline_go_by_its_name_and_theirs() {
     assert!(matches!(layer(&snapshot, "inner/bulkhead"), LayerState::Bulkhead(b) if b.limit == 7));
     assert_eq!(outer.handle().explain().to_string(), outer.explain().to_string());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hedge_shows_what_it_knows_of_how_long_calls_take() {
+    let pipeline =
+        Pipeline::builder("seen").hedge(Hedge::builder().delay(HedgeDelay::quantile(0.9).min_samples(3))).build();
+    let pipeline = pipeline.unwrap();
+    let known = || match layer(&pipeline.handle().snapshot(), "hedge") {
+        LayerState::Hedge(hedge) => hedge.latencies.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((known().samples, known().estimate), (0, None));
+    for _ in 0..3 {
+        pipeline.call(|| async { Ok::<_, ()>(tokio::time::sleep(ms(40)).await) }).await.unwrap();
+    }
+    assert_eq!(known().samples, 3);
+    let estimate = known().estimate.unwrap();
+    assert!((ms(40)..ms(42)).contains(&estimate), "{estimate:?}");
+}

@@ -50,7 +50,7 @@ async fn it_has_exactly_this_shape_and_nothing_of_what_a_call_was_about() {
             {
                 "name": "hedge", "kind": "hedge",
                 "settings": { "max_hedges": "1", "delay": "500ms", "budget": "none" },
-                "state": { "current_delay": 0.5, "budget": null },
+                "state": { "current_delay": 0.5, "latencies": null, "budget": null },
             },
             {
                 "name": "bulkhead", "kind": "bulkhead",

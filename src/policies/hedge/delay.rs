@@ -18,6 +18,7 @@ use crate::{
     },
     error::ConfigError,
     layer::HedgeWait,
+    snapshot::LatencySnapshot,
 };
 
 /// When a hedge begins: so long after the attempt before it began.
@@ -241,6 +242,17 @@ impl Delay {
     /// Whether there is too little to know when to hedge.
     pub(super) fn lacks_samples(&self) -> bool {
         matches!(self.kind, Kind::Quantile(_)) && self.before(1).is_none()
+    }
+
+    pub(super) fn snapshot(&self) -> Option<LatencySnapshot> {
+        match (&self.kind, &self.latencies) {
+            (Kind::Quantile(quantile), Some(latencies)) => Some(LatencySnapshot {
+                quantile: quantile.share,
+                estimate: latencies.estimate(),
+                samples: latencies.samples(),
+            }),
+            _ => None,
+        }
     }
 
     pub(super) fn measures(&self) -> bool {

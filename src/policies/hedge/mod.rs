@@ -264,6 +264,7 @@ impl Live for Shared {
     fn state(&self) -> LayerState {
         LayerState::Hedge(HedgeSnapshot {
             current_delay: self.delay.before(1),
+            latencies: self.delay.snapshot(),
             budget: self.budget.as_ref().map(|budget| budget.snapshot()),
         })
     }
