@@ -22,6 +22,7 @@ use crate::{
 ///
 /// ```no_run
 /// # async fn example(client: withstand::reqwest::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
 /// use withstand::{Priority, reqwest::Covers};
 ///
 /// let report = client
@@ -30,7 +31,7 @@ use crate::{
 ///     .idempotency_key()
 ///     .priority(Priority::Background)
 ///     .covers(Covers::BufferedBody { up_to: 1 << 20 })
-///     .map(|request| request.fetch_mode_no_cors()) // or `multipart(form)`
+///     .map(|request| request.timeout(Duration::from_secs(30))) // of each attempt; or `multipart(form)`
 ///     .send()
 ///     .await?
 ///     .text()
