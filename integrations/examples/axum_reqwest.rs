@@ -33,7 +33,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 use withstand::{
-    Bulkhead, CircuitBreaker, MetricsObserver, Reason, Retry, Timeout, layers,
+    Bulkhead, CircuitBreaker, MetricsObserver, Retry, Timeout, layers,
     reqwest::{Client, Covers},
 };
 
@@ -62,7 +62,10 @@ impl Service {
                     .timeout(ms(1000))
                     .retry(Retry::builder())
                     .bulkhead(Bulkhead::builder().limit(50))
-                    .circuit_breaker(CircuitBreaker::builder().time_window(ms(1000)).open_for(ms(300)))
+                    // Breaks that grow no longer, so that the last part begins with a circuit that lets probes through.
+                    .circuit_breaker(
+                        CircuitBreaker::builder().time_window(ms(1000)).open_for(BREAK).max_open_for(BREAK),
+                    )
                     .timeout(ms(200))
                     .build()
             })
@@ -87,7 +90,8 @@ async fn relayed(service: &Service, url: String) -> Response {
     match service.client.get(url).send().await {
         Ok(answer) if answer.status().is_success() => answer.text().await.unwrap_or_default().into_response(),
         Ok(answer) => (StatusCode::BAD_GATEWAY, format!("it said {}", answer.status())).into_response(),
-        Err(withstand::Error::Rejected(rejection)) if rejection.reason() == Reason::CircuitOpen => {
+        // The circuit is open, or its probes are under way, or there are too many calls already.
+        Err(withstand::Error::Rejected(rejection)) => {
             let seconds = rejection.retry_after().unwrap_or_default().as_secs() + 1;
             (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, seconds.to_string())], "come back later").into_response()
         }
@@ -122,8 +126,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for (state, name) in [(WELL, "well"), (FLAKY, "flaky"), (DOWN, "down"), (WELL, "well again")] {
         flaky.state.store(state, Relaxed);
         if name == "well again" {
-            // Longer than the circuit is open.
-            sleep(ms(700)).await;
+            sleep(BREAK * 2).await;
         }
         let before = flaky.requests.load(Relaxed);
         let (users, prices) = tokio::join!(load(address, "user"), load(address, "price"));
@@ -139,7 +142,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         );
         assert_eq!(prices.ok, CALLS, "one bad host does no harm to another");
         match state {
-            WELL => assert_eq!(users.ok, CALLS),
+            WELL => assert!(users.ok > CALLS * 9 / 10, "all but those that come while the probes are under way"),
             FLAKY => assert!(users.ok > CALLS * 8 / 10, "retries make up for most of it"),
             _ => assert!(reached < CALLS && users.refused > CALLS / 2, "the circuit keeps the rest away"),
         }
@@ -157,6 +160,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 const CALLS: u32 = 200;
+
+/// How long a circuit stays open.
+const BREAK: Duration = ms(300);
 
 /// How it looked to those who asked.
 #[derive(Default)]
