@@ -91,7 +91,11 @@ async fn a_hedge_shows_what_it_knows_of_how_long_calls_take() {
     };
     assert_eq!((known().samples, known().estimate), (0, None));
     for _ in 0..3 {
-        pipeline.call(|| async { Ok::<_, ()>(tokio::time::sleep(ms(40)).await) }).await.unwrap();
+        let call = pipeline.call(|| async {
+            tokio::time::sleep(ms(40)).await;
+            Ok::<_, ()>(())
+        });
+        call.await.unwrap();
     }
     assert_eq!(known().samples, 3);
     let estimate = known().estimate.unwrap();
