@@ -206,15 +206,12 @@ pub(crate) struct CallState {
     attempts: AtomicU32,
     hedges: AtomicU32,
     winner: AtomicU32,
-    /// Whether the operation may be attempted again: [`SAFE`], [`UNSAFE`] or [`USED_UP`].
-    repeatable: AtomicU8,
+    idempotency: Idempotency,
     priority: Priority,
+    /// An attempt has taken away what a further one would take.
+    #[cfg(feature = "tower")]
+    used_up: AtomicBool,
 }
-
-const SAFE: u8 = 0;
-const UNSAFE: u8 = 1;
-/// What it takes is gone: no further attempt can be made.
-const USED_UP: u8 = 2;
 
 // Relaxed throughout this file: one task polls a call at a time, and whatever hands the task to another thread orders
 // these accesses. The atomics are there for `Sync`; plain loads and stores do.
@@ -235,11 +232,10 @@ impl CallState {
             attempts: AtomicU32::new(0),
             hedges: AtomicU32::new(0),
             winner: AtomicU32::new(0),
-            repeatable: AtomicU8::new(match options.idempotency {
-                Idempotency::Safe => SAFE,
-                Idempotency::Unsafe => UNSAFE,
-            }),
+            idempotency: options.idempotency,
             priority: options.priority,
+            #[cfg(feature = "tower")]
+            used_up: AtomicBool::new(false),
         }
     }
 
@@ -596,21 +592,25 @@ impl<'a> Context<'a> {
     /// Whether the operation may be carried out more than once.
     #[must_use]
     pub fn idempotency(&self) -> Idempotency {
-        match self.frame.state.repeatable.load(Relaxed) {
-            SAFE => Idempotency::Safe,
-            _ => Idempotency::Unsafe,
-        }
+        self.frame.state.idempotency
     }
 
-    /// Whether no further attempt can be made: an attempt has taken away what it takes.
+    /// Whether no further attempt can be made: an attempt has taken away what it would take.
+    #[cfg(feature = "tower")]
     pub(crate) fn is_used_up(&self) -> bool {
-        self.frame.state.repeatable.load(Relaxed) == USED_UP
+        self.frame.state.used_up.load(Relaxed)
+    }
+
+    #[cfg(not(feature = "tower"))]
+    #[expect(clippy::unused_self, reason = "as with the feature, without which nothing is ever used up")]
+    pub(crate) const fn is_used_up(&self) -> bool {
+        false
     }
 
     /// This attempt takes away what a further one would take.
     #[cfg(feature = "tower")]
     pub(crate) fn use_up(&self) {
-        self.frame.state.repeatable.store(USED_UP, Relaxed);
+        self.frame.state.used_up.store(true, Relaxed);
     }
 
     /// How much the call matters.

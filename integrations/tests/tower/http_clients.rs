@@ -18,8 +18,11 @@ use hyper_util::{
 use tokio::time::{Instant, sleep};
 use tower::{Layer, Service, ServiceExt};
 use withstand::{
-    Backoff, Bulkhead, CircuitBreaker, Classification, Classify, Error, Pipeline, Reason, Retry, Timeout, Verdict,
-    layers, tower::PipelineLayer,
+    Backoff, Bulkhead, CircuitBreaker, Classification, Classify, Error, Jitter, Pipeline, Reason, Retry, Timeout,
+    Verdict,
+    http::{HttpClassifier, call_options},
+    layers,
+    tower::PipelineLayer,
 };
 
 use crate::{
@@ -157,7 +160,38 @@ async fn a_body_that_reqwest_cannot_replay_is_sent_once() {
     assert_eq!(post(reqwest::Body::wrap(Full::new(Bytes::from("a stream")))).await, (503, 1));
 }
 
-/// Counts the requests that are copied.
+#[tokio::test]
+async fn with_the_words_of_http_a_get_is_repeated_and_a_post_is_only_where_nothing_was_carried_out() {
+    let fates = Fates::default();
+    let mut server = Server::of(fates.clone()).await;
+    let classifier = HttpClassifier::new().errors(|error: &legacy::Error| match error.is_connect() {
+        true => Verdict::unreached(),
+        false => Verdict::transient(),
+    });
+    let backoff = Backoff::constant(ms(100)).jitter(Jitter::None);
+    let pipeline = Pipeline::builder("http").retry(Retry::builder().backoff(backoff)).classifier(classifier);
+    let client: legacy::Client<HttpConnector, Full<Bytes>> =
+        legacy::Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+    let service = PipelineLayer::new(pipeline.build().unwrap())
+        .call_options(|request: &http::Request<Full<Bytes>>| call_options(request.method(), request.headers()))
+        .layer(client);
+    let url = server.url();
+    let send = async |method: http::Method| {
+        let request = http::Request::builder().method(method).uri(&url).body(Full::default()).unwrap();
+        service.clone().oneshot(request).await.map(|response| response.status().as_u16())
+    };
+    for (method, answer) in [(http::Method::GET, (200, 2)), (http::Method::POST, (503, 1))] {
+        fates.are([Busy, Answered]);
+        assert_eq!((send(method).await.unwrap(), fates.seen()), answer);
+    }
+    server.kill().await;
+    let (sent, ()) = tokio::join!(send(http::Method::POST), async {
+        sleep(ms(5)).await;
+        server.start_anew().await;
+    });
+    assert_eq!(sent.unwrap(), 200, "the first attempt found nobody");
+}
+
 #[tokio::test]
 async fn a_request_of_reqwest_is_copied_for_each_attempt_that_is_sent() {
     let fates = Fates::default();

@@ -187,6 +187,9 @@ impl<P, C, R> PipelineLayer<P, C, R> {
     /// With a function that gives the options of the call for each request: deadline, priority, and whether it may be
     /// repeated. It is asked when the call is first polled. Default: [`CallOptions::new`].
     ///
+    /// For HTTP there is one (feature `http`), which goes by the method and an idempotency key:
+    /// `.call_options(|request: &Request<Body>| http::call_options(request.method(), request.headers()))`.
+    ///
     /// ```
     /// use withstand::{CallOptions, Idempotency, Pipeline, tower::PipelineLayer};
     ///
