@@ -123,7 +123,7 @@ impl<L, C> PipelineBuilder<L, C> {
         self.stacked(Built(policy))
     }
 
-    /// Adds layers from settings as data, in their order: see [`PipelineConfig`].
+    /// Adds layers from settings as data, in their order: see [`PipelineConfig`](crate::PipelineConfig).
     ///
     /// ```
     /// use std::time::Duration;
@@ -193,7 +193,7 @@ impl<L, C> PipelineBuilder<L, C> {
         self.classifier(ClassifyResults(classify))
     }
 
-    /// Gives the verdict with a [`Classify`] type, which can be named in a struct's field.
+    /// Gives the verdict with a [`Classify`](crate::Classify) type, which can be named in a struct's field.
     pub fn classifier<D>(self, classifier: D) -> PipelineBuilder<L, D> {
         let Self { name, layers, kinds, observer, .. } = self;
         PipelineBuilder { name, layers, kinds, classifier, classified: true, observer }
