@@ -1,5 +1,6 @@
 //! Floor 0: state machines and arithmetic. No tokio, no clock, no events: time is an argument.
 
+pub(crate) mod apart;
 pub(crate) mod backoff;
 pub(crate) mod budget;
 #[cfg(test)]

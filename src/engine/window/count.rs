@@ -1,7 +1,10 @@
 //! The outcomes of the last n calls.
 
 use super::{Outcome, Stale, Tally, low_half};
-use crate::engine::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::engine::{
+    apart::Apart,
+    sync::{AtomicU32, AtomicU64, Ordering},
+};
 
 /// The largest count window: what the fields of the word of totals can hold, and 64 KiB.
 pub(crate) const MAX_COUNT_WINDOW: u32 = 16_384;
@@ -28,9 +31,10 @@ const HALF_AROUND: u32 = 1 << (31 - FLAG_BITS);
 /// A ring of outcomes and their totals.
 ///
 /// A recorder claims the next place, swaps its outcome in, and moves the totals by the difference between the two
-/// outcomes. Differences may arrive in any order, so between two steps of several recorders the totals may be off by
-/// those that are on their way, and a field may even be below zero for a moment: hence the bias, which keeps a borrow
-/// from reaching the neighbouring field. Once no recorder is under way the totals equal the ring.
+/// outcomes; where the place holds the same outcome already it leaves both alone, so that the usual success after a
+/// success writes to one word. Differences may arrive in any order, so between two steps of several recorders the totals
+/// may be off by those that are on their way, and a field may even be below zero for a moment: hence the bias, which keeps
+/// a borrow from reaching the neighbouring field. Once no recorder is under way the totals equal the ring.
 ///
 /// # Memory ordering
 ///
@@ -39,8 +43,9 @@ const HALF_AROUND: u32 = 1 << (31 - FLAG_BITS);
 #[derive(Debug)]
 pub(crate) struct CountWindow {
     ring: Box<[AtomicU32]>,
-    /// The generation in the upper half, the place of the next outcome in the lower one.
-    head: AtomicU64,
+    /// The generation in the upper half, the place of the next outcome in the lower one. Written by almost every
+    /// recorder, hence apart from what all of them read.
+    head: Apart<AtomicU64>,
     totals: AtomicU64,
 }
 
@@ -50,7 +55,7 @@ impl CountWindow {
         let size = size.clamp(1, MAX_COUNT_WINDOW);
         Self {
             ring: (0..size).map(|_| AtomicU32::new(0)).collect(),
-            head: AtomicU64::new(0),
+            head: Apart(AtomicU64::new(0)),
             totals: AtomicU64::new(no_totals(0)),
         }
     }
@@ -62,7 +67,7 @@ impl CountWindow {
         // the past comes entirely before or not at all is then plain, to loom too.
         self.totals.swap(no_totals(generation), Ordering::Relaxed);
         let first = u64::from(generation) << u32::BITS;
-        self.head.swap(first, Ordering::Relaxed);
+        self.head.0.swap(first, Ordering::Relaxed);
     }
 
     /// Whether one more plain success would leave all as it is, which is the usual case: a ring full of them is the same
@@ -81,8 +86,12 @@ impl CountWindow {
         }
         let entry = self.claim(generation)?;
         let new = entry_of(generation, outcome);
-        let swap = |found| (!is_later(found, generation)).then_some(new);
-        let old = entry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, swap).map_err(|_| Stale)?;
+        let swap = |found| (found != new && !is_later(found, generation)).then_some(new);
+        let old = match entry.fetch_update(Ordering::Relaxed, Ordering::Relaxed, swap) {
+            Ok(old) => old,
+            Err(same) if same == new => return self.tally_in(generation).ok_or(Stale),
+            Err(_later) => return Err(Stale),
+        };
         let old = if belongs(old, generation) { old } else { 0 };
         let moved = |totals: u64| {
             (same_generation(totals, generation)).then(|| totals.wrapping_add(worth(new)).wrapping_sub(worth(old)))
@@ -96,8 +105,13 @@ impl CountWindow {
     /// What the window holds now; nothing in any other generation than the current one.
     #[inline]
     pub(crate) fn tally(&self, generation: u32) -> Tally {
+        self.tally_in(generation).unwrap_or_default()
+    }
+
+    #[inline]
+    fn tally_in(&self, generation: u32) -> Option<Tally> {
         let totals = self.totals.load(Ordering::Relaxed);
-        if same_generation(totals, generation) { tally_of(totals) } else { Tally::default() }
+        same_generation(totals, generation).then(|| tally_of(totals))
     }
 
     fn is_full(&self, tally: Tally) -> bool {
@@ -114,6 +128,7 @@ impl CountWindow {
             (head >> u32::BITS == u64::from(generation)).then_some(first | u64::from(wrapped))
         };
         self.head
+            .0
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, advance)
             .ok()
             .and_then(|head| self.place(low_half(head)))
