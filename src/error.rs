@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, convert::Infallible, error::Error as StdError, fmt, time::Duration};
 
-use crate::{engine::refused::Refused, name::Name, outcome::Hint};
+use crate::{
+    engine::{moment::Hint, refused::Refused},
+    name::Name,
+};
 
 /// Why a call did not succeed: one flat type, however many layers and pipelines it went through.
 ///
@@ -370,14 +373,21 @@ pub struct Rejection {
 impl Rejection {
     /// A refusal by the policy of that name. For policies of one's own; ours make theirs.
     #[must_use]
+    #[inline(always)]
     pub fn new(policy: impl Into<Name>, reason: Reason) -> Self {
-        Self { policy: policy.into(), reason, retry_after: None.into() }
+        Self { policy: policy.into(), reason, retry_after: Hint::NONE }
     }
 
     /// The same refusal with a time after which to come back.
     #[must_use]
-    pub fn with_retry_after(mut self, after: impl Into<Option<Duration>>) -> Self {
-        self.retry_after = after.into().into();
+    #[inline(always)]
+    pub fn with_retry_after(self, after: impl Into<Option<Duration>>) -> Self {
+        self.with_hint(after.into().into())
+    }
+
+    #[inline(always)]
+    pub(crate) fn with_hint(mut self, hint: Hint) -> Self {
+        self.retry_after = hint;
         self
     }
 
@@ -397,6 +407,10 @@ impl Rejection {
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after.get()
+    }
+
+    pub(crate) const fn hint(&self) -> Hint {
+        self.retry_after
     }
 }
 

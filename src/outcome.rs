@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU32, time::Duration};
 
 use crate::{
-    engine::moment::nanos,
+    engine::moment::Hint,
     error::{Error, Rejection},
 };
 
@@ -382,34 +382,6 @@ pub struct Outcome<T, E> {
     marks: Marks,
 }
 
-/// A duration that may be absent, in one word: nanoseconds, saturating below the value that means none.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hint(u64);
-
-impl Hint {
-    const NONE: Self = Self(u64::MAX);
-
-    pub(crate) const fn get(self) -> Option<Duration> {
-        match self {
-            Self::NONE => None,
-            Self(nanos) => Some(Duration::from_nanos(nanos)),
-        }
-    }
-}
-
-impl From<Option<Duration>> for Hint {
-    #[inline]
-    fn from(duration: Option<Duration>) -> Self {
-        duration.map_or(Self::NONE, |duration| Self(nanos(duration).min(u64::MAX.saturating_sub(1))))
-    }
-}
-
-impl fmt::Debug for Hint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.get().fmt(f)
-    }
-}
-
 /// What layers tell layers further out about an outcome.
 #[derive(Clone, Copy, Debug, Default)]
 struct Marks {
@@ -488,10 +460,16 @@ impl<T, E> Outcome<T, E> {
     }
 
     /// A refusal: verdict and hint are those of a rejection, the label is its reason.
+    #[inline(always)]
     pub fn rejected(rejection: Rejection) -> Self {
-        let verdict = Verdict::Rejected { retry_after: rejection.retry_after() };
-        let label = rejection.reason().as_str();
-        Self::new(Err(rejection.into()), verdict.label(label))
+        let (label, hint) = (rejection.reason().as_str(), rejection.hint());
+        Self {
+            result: Err(Error::Rejected(rejection)),
+            label,
+            hint,
+            kind: VerdictKind::Rejected,
+            marks: Marks::default(),
+        }
     }
 
     /// The same outcome with another verdict and label. The marks stay.

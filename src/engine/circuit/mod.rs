@@ -240,10 +240,9 @@ impl Circuit {
         if now >= gate {
             return Ok(());
         }
-        let retry_after = gate.since(now);
         Err(match mode {
-            Mode::Open => Refusal::Open { retry_after },
-            _ => Refusal::HalfOpen { retry_after: retry_after.min(self.open_for.get()) },
+            Mode::Open => Refusal::Open { retry_after: gate.hint_since(now) },
+            _ => Refusal::HalfOpen { retry_after: gate.since(now).min(self.open_for.get()).into() },
         })
     }
 

@@ -280,18 +280,18 @@ impl Model {
         match (state, &mut self.mode) {
             (State::Closed, _) => Ok(None),
             (State::Isolated, _) => Err(Refusal::Isolated),
-            (State::Open { retry_after }, _) => Err(Refusal::Open { retry_after }),
+            (State::Open { retry_after }, _) => Err(Refusal::Open { retry_after: retry_after.into() }),
             (_, Mode::HalfOpen { probes, results }) if probes.len() + results.len() == limit => {
                 let end = probes.iter().map(|probe| probe.1).min().unwrap();
                 let wait = end.saturating_sub(now).min(nanos(self.settings.open_for));
-                Err(Refusal::HalfOpen { retry_after: Duration::from_nanos(wait) })
+                Err(Refusal::HalfOpen { retry_after: Duration::from_nanos(wait).into() })
             }
             (_, Mode::HalfOpen { probes, .. }) if may_probe => {
                 probes.push((self.next_probe, now + self.lease, self.lease));
                 self.next_probe += 1;
                 Ok(Some(self.next_probe - 1))
             }
-            _ => Err(Refusal::HalfOpen { retry_after: Duration::ZERO }),
+            _ => Err(Refusal::HalfOpen { retry_after: Duration::ZERO.into() }),
         }
     }
 

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use crate::engine::moment::Moment;
+use crate::engine::moment::{Hint, Moment};
 
 /// Why a call was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
     /// The break has not ended.
-    Open { retry_after: Duration },
+    Open { retry_after: Hint },
     /// All probes are out, or the call may not be one. Zero if a call that may probe would be admitted now.
-    HalfOpen { retry_after: Duration },
+    HalfOpen { retry_after: Hint },
     /// Held open by hand; nobody knows for how long.
     Isolated,
 }

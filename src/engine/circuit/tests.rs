@@ -265,7 +265,7 @@ fn the_break_ends_when_it_says_and_not_a_nanosecond_later() {
     let mut bench = Bench::opened(settings());
     let open = |millis| {
         let retry_after = ms(millis);
-        (State::Open { retry_after }, Some(Refusal::Open { retry_after }))
+        (State::Open { retry_after }, Some(Refusal::Open { retry_after: retry_after.into() }))
     };
     assert_eq!((bench.state(), bench.refusal()), open(1_000));
     bench.wait(ms(500));
@@ -284,7 +284,7 @@ fn a_call_beyond_the_probes_is_told_when_the_lease_or_the_break_would_be_over() 
         let now = bench.now.after(ms(waited));
         let refusal = bench.circuit.admit(|| now, true, &mut Vec::new()).err();
         let retry_after = ms(millis);
-        assert_eq!(refusal, Some(Refusal::HalfOpen { retry_after }));
+        assert_eq!(refusal, Some(Refusal::HalfOpen { retry_after: retry_after.into() }));
         assert_eq!(bench.circuit.state(now), State::HalfOpen);
     }
 }
@@ -367,7 +367,7 @@ fn a_probe_that_never_ends_is_a_failed_one_from_the_end_of_its_lease() {
     assert_eq!(bench.circuit.state(noticed), State::Open { retry_after });
     let mut changes = Vec::new();
     let refusal = bench.circuit.admit(|| noticed, true, &mut changes).err();
-    assert_eq!(refusal, Some(Refusal::Open { retry_after }));
+    assert_eq!(refusal, Some(Refusal::Open { retry_after: retry_after.into() }));
     assert!(matches!(
         changes[..],
         [Change::ProbeExpired { .. }, Change::Opened { trigger: Trigger::Lease, label: LEASE, reopenings: 1, .. },]
@@ -406,11 +406,11 @@ fn after_a_long_silence_an_expired_probe_has_reopened_and_half_opened_again() {
 fn a_hedge_is_never_a_probe_and_changes_nothing() {
     let mut bench = Bench::opened(settings());
     let retry_after = ms(1_000);
-    assert_eq!(bench.hedge(), Some(Refusal::Open { retry_after }));
+    assert_eq!(bench.hedge(), Some(Refusal::Open { retry_after: retry_after.into() }));
     bench.wait(ms(1_000));
     let before = bench.circuit.generation();
     let retry_after = Duration::ZERO;
-    assert_eq!(bench.hedge(), Some(Refusal::HalfOpen { retry_after }));
+    assert_eq!(bench.hedge(), Some(Refusal::HalfOpen { retry_after: retry_after.into() }));
     assert_eq!(bench.circuit.generation(), before);
     bench.succeed();
     assert_eq!(bench.hedge(), None);
@@ -500,7 +500,7 @@ fn breaks_grow_up_to_the_cap_and_start_over_when_closed() {
     let mut bench = Bench::opened(Settings { open_for: ms(5_000), growth: 1.5, max_open: ms(8_000), ..settings() });
     for expected in [5_000, 7_500, 8_000, 8_000] {
         let retry_after = ms(expected);
-        assert_eq!(bench.refusal(), Some(Refusal::Open { retry_after }));
+        assert_eq!(bench.refusal(), Some(Refusal::Open { retry_after: retry_after.into() }));
         bench.wait(retry_after);
         bench.fail();
     }
@@ -621,11 +621,11 @@ fn refusal_without_the_lock(circuit: &Circuit, now: Moment) -> Option<Refusal> {
 #[test]
 fn whoever_is_refused_waits_for_no_lock() {
     let mut bench = Bench::opened(settings());
-    let open = Refusal::Open { retry_after: ms(1_000) };
+    let open = Refusal::Open { retry_after: ms(1_000).into() };
     assert_eq!(refusal_without_the_lock(&bench.circuit, bench.now), Some(open));
     bench.now = bench.now.after(ms(1_000));
     let probe = bench.circuit.admit(|| bench.now, true, &mut Vec::new()).unwrap();
-    let half_open = Refusal::HalfOpen { retry_after: ms(1_000) };
+    let half_open = Refusal::HalfOpen { retry_after: ms(1_000).into() };
     assert_eq!(refusal_without_the_lock(&bench.circuit, bench.now), Some(half_open));
     drop(probe);
     let _isolation = bench.circuit.isolate(bench.now, &mut Vec::new());

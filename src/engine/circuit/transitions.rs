@@ -269,9 +269,9 @@ impl Locked<'_> {
         let mode = self.word().mode();
         match self.control.view(mode, now).0 {
             State::Isolated => Refusal::Isolated,
-            State::Open { retry_after } => Refusal::Open { retry_after },
+            State::Open { retry_after } => Refusal::Open { retry_after: retry_after.into() },
             State::Closed | State::HalfOpen => Refusal::HalfOpen {
-                retry_after: self.control.phase.gate().since(now).min(self.control.settings.open_for),
+                retry_after: self.control.phase.gate().since(now).min(self.control.settings.open_for).into(),
             },
         }
     }

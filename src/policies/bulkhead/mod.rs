@@ -134,7 +134,7 @@ impl Bulkhead {
         async {
             match self.try_permit() {
                 Some(permit) => Ok(permit),
-                None => self.wait_outside_of_calls().await.map_err(|refusal| refusal.rejection(self)),
+                None => self.wait_outside_of_calls().await.map_err(|refusal| self.rejection(refusal.reason())),
             }
         }
     }
@@ -145,7 +145,7 @@ impl Bulkhead {
     ///
     /// If there is none.
     pub fn try_acquire(&self) -> Result<Permit<'_>, Rejection> {
-        self.try_permit().ok_or_else(|| Refusal::Full.rejection(self))
+        self.try_permit().ok_or_else(|| self.rejection(Reason::BulkheadFull))
     }
 
     /// Changes the limit, at once and while calls run.
@@ -175,6 +175,17 @@ impl Bulkhead {
     #[must_use]
     pub fn queued(&self) -> usize {
         self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    fn rejection(&self, reason: Reason) -> Rejection {
+        Rejection::new(self.shared.id.name.clone(), reason)
+    }
+
+    #[inline(always)]
+    fn refuse<T, E>(&self, reason: Reason, cx: Context<'_>) -> Outcome<T, E> {
+        cx.emit(&self.shared.id, || EventKind::rejected(&self.rejection(reason), cx));
+        Outcome::rejected(self.rejection(reason))
     }
 
     #[inline(always)]
@@ -274,22 +285,19 @@ enum Refusal {
 }
 
 impl Refusal {
-    fn rejection(self, bulkhead: &Bulkhead) -> Rejection {
-        let reason = match self {
+    fn reason(self) -> Reason {
+        match self {
             Self::Full => Reason::BulkheadFull,
             Self::QueueTimeout | Self::Late => Reason::QueueTimeout,
-        };
-        Rejection::new(bulkhead.shared.id.name.clone(), reason)
+        }
     }
 
     #[cold]
     fn outcome<T, E>(self, bulkhead: &Bulkhead, cx: Context<'_>) -> Outcome<T, E> {
-        if let Self::Late = self {
-            return Outcome::refused_as_late(cx, Some(&bulkhead.shared.id));
+        match self {
+            Self::Late => Outcome::refused_as_late(cx, Some(&bulkhead.shared.id)),
+            Self::Full | Self::QueueTimeout => bulkhead.refuse(self.reason(), cx),
         }
-        let rejection = self.rejection(bulkhead);
-        cx.emit(&bulkhead.shared.id, || EventKind::rejected(&rejection, cx));
-        Outcome::rejected(rejection)
     }
 }
 

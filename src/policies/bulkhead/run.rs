@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 use super::{Bulkhead, Permit, Refusal};
 use crate::{
     context::Context,
+    error::Reason,
     outcome::Outcome,
     policy::{Operation, Policy},
 };
@@ -67,31 +68,28 @@ where
         if *this.ended {
             return Poll::Pending;
         }
-        while this.permit.is_none() {
-            let refusal = match this.stage.as_mut().project() {
-                Now::Runs { .. } => match this.bulkhead.try_permit() {
-                    Some(permit) => {
-                        *this.permit = Some(permit);
-                        break;
-                    }
-                    None if this.bulkhead.shared.queue.get() > 0 && this.cx.hedge() == 0 => {
-                        this.stage.set(Stage::Queued { wait: (this.wait)(this.bulkhead, *this.cx) });
-                        continue;
-                    }
-                    None => Refusal::Full,
-                },
-                Now::Queued { wait } => match wait.poll(task) {
-                    Poll::Ready(Ok(permit)) => {
-                        *this.permit = Some(permit);
-                        this.stage.set(Stage::Runs { attempt: (this.make)(*this.op, *this.cx) });
-                        break;
-                    }
-                    Poll::Ready(Err(refusal)) => refusal,
-                    Poll::Pending => return Poll::Pending,
-                },
-            };
-            *this.ended = true;
-            return Poll::Ready(refusal.outcome(this.bulkhead, *this.cx));
+        if this.permit.is_none() && matches!(*this.stage, Stage::Runs { .. }) {
+            *this.permit = this.bulkhead.try_permit();
+            if this.permit.is_none() {
+                if this.bulkhead.shared.queue.get() == 0 || this.cx.hedge() > 0 {
+                    *this.ended = true;
+                    return Poll::Ready(this.bulkhead.refuse(Reason::BulkheadFull, *this.cx));
+                }
+                this.stage.set(Stage::Queued { wait: (this.wait)(this.bulkhead, *this.cx) });
+            }
+        }
+        if let Now::Queued { wait } = this.stage.as_mut().project() {
+            match wait.poll(task) {
+                Poll::Ready(Ok(permit)) => {
+                    *this.permit = Some(permit);
+                    this.stage.set(Stage::Runs { attempt: (this.make)(*this.op, *this.cx) });
+                }
+                Poll::Ready(Err(refusal)) => {
+                    *this.ended = true;
+                    return Poll::Ready(refusal.outcome(this.bulkhead, *this.cx));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
         }
         let Now::Runs { attempt } = this.stage.as_mut().project() else { return Poll::Pending };
         let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };

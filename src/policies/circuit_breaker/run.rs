@@ -14,7 +14,7 @@ use crate::{
     context::Context,
     engine::{
         circuit::{Change, Refusal, Ticket, Trip},
-        moment::Moment,
+        moment::{Hint, Moment},
     },
     error::{Reason, Rejection},
     event::EventKind,
@@ -33,20 +33,20 @@ impl<T: Send, E: Send> Policy<T, E> for CircuitBreaker {
 }
 
 impl CircuitBreaker {
-    #[cold]
+    #[inline(always)]
     fn refuse<T, E>(&self, refusal: Refusal, cx: Context<'_>) -> Outcome<T, E> {
-        let rejection = self.rejection(refusal);
-        cx.emit(&self.shared.id, || EventKind::rejected(&rejection, cx));
-        Outcome::rejected(rejection)
+        cx.emit(&self.shared.id, || EventKind::rejected(&self.rejection(refusal), cx));
+        Outcome::rejected(self.rejection(refusal))
     }
 
+    #[inline(always)]
     pub(super) fn rejection(&self, refusal: Refusal) -> Rejection {
         let (reason, retry_after) = match refusal {
-            Refusal::Open { retry_after } => (Reason::CircuitOpen, Some(retry_after)),
-            Refusal::HalfOpen { retry_after } => (Reason::CircuitHalfOpen, Some(retry_after)),
-            Refusal::Isolated => (Reason::Isolated, None),
+            Refusal::Open { retry_after } => (Reason::CircuitOpen, retry_after),
+            Refusal::HalfOpen { retry_after } => (Reason::CircuitHalfOpen, retry_after),
+            Refusal::Isolated => (Reason::Isolated, Hint::NONE),
         };
-        Rejection::new(self.shared.id.name.clone(), reason).with_retry_after(retry_after)
+        Rejection::new(self.shared.id.name.clone(), reason).with_hint(retry_after)
     }
 }
 

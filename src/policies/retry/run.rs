@@ -14,10 +14,10 @@ use crate::{
     budget::Token,
     call::yield_once,
     context::{Context, Idempotency},
-    engine::moment::Moment,
+    engine::moment::{Hint, Moment},
     error::{Error, Phase, Reason},
     event::{EventKind, RetryStop},
-    outcome::{Hint, Outcome, VerdictKind},
+    outcome::{Outcome, VerdictKind},
     policy::{Operation, Policy},
     timed::wait_until,
 };
