@@ -502,7 +502,8 @@ impl<T, E> Outcome<T, E> {
     /// Whether this success is deposited in that budget already.
     #[inline]
     pub(crate) fn has_funded(&self, budget: NonZeroU32) -> bool {
-        self.marks.funded.contains(&Some(budget))
+        let [latest, before] = self.marks.funded;
+        latest == Some(budget) || before == Some(budget)
     }
 
     /// Notes that this success is deposited in a budget.

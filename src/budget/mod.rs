@@ -106,14 +106,14 @@ impl RetryBudget {
 
     /// Deposits a success, unless an inner layer that holds this budget has.
     #[inline(always)]
-    pub(crate) fn fund<T, E>(&self, outcome: Outcome<T, E>, cx: Context<'_>, policy: &PolicyId) -> Outcome<T, E> {
+    pub(crate) fn fund<T, E>(&self, outcome: Outcome<T, E>, cx: &Context<'_>, policy: &PolicyId) -> Outcome<T, E> {
         if outcome.kind() != VerdictKind::Success || outcome.has_funded(self.engine.id()) {
             return outcome;
         }
         let outcome = outcome.funded(self.engine.id());
         match self.engine.deposit() {
             None => outcome,
-            Some(edge) => outcome.put_aside(|| self.report(edge, cx, policy)),
+            Some(edge) => outcome.put_aside(|| self.report(edge, *cx, policy)),
         }
     }
 

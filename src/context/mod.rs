@@ -387,22 +387,57 @@ impl fmt::Debug for Frame<'_> {
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     frame: &'a Frame<'a>,
-    attempt: u32,
-    hedge: u16,
-    flags: u16,
+    place: Place,
 }
 
 const _: () = assert!(size_of::<Context<'_>>() <= 16, "a context is passed by value through every layer");
 
+/// Which attempt this is, and what is around it: from the low end its number, 32 bits, the index of the hedge, 16, and
+/// flags. One word, and not four fields: so a context is two words, which stay in registers.
+#[derive(Clone, Copy)]
+struct Place(u64);
+
 /// Something outside may attempt this more than once: a limit is one attempt's, not the whole call's.
-const REPEATED: u16 = 1;
+const REPEATED: u64 = 1 << 48;
 /// A circuit breaker outside counts this attempt as its probe.
-const PROBE: u16 = 2;
+const PROBE: u64 = 1 << 49;
+
+impl Place {
+    const FIRST: Self = Self(1);
+
+    const fn attempt(self) -> u32 {
+        let [a, b, c, d, ..] = self.0.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    const fn hedge(self) -> u16 {
+        let [.., e, f, _, _] = self.0.to_le_bytes();
+        u16::from_le_bytes([e, f])
+    }
+
+    const fn with_attempt(self, number: u32) -> Self {
+        let ([a, b, c, d], [_, _, _, _, e, f, g, h]) = (number.to_le_bytes(), self.0.to_le_bytes());
+        Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    const fn with_hedge(self, index: u16) -> Self {
+        let ([a, b, c, d, _, _, g, h], [e, f]) = (self.0.to_le_bytes(), index.to_le_bytes());
+        Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    const fn with(self, flag: u64) -> Self {
+        Self(self.0 | flag)
+    }
+
+    const fn has(self, flag: u64) -> bool {
+        self.0 & flag != 0
+    }
+}
 
 impl<'a> Context<'a> {
     #[inline]
     pub(crate) fn new(frame: &'a Frame<'a>) -> Self {
-        Self { frame, attempt: 1, hedge: 0, flags: 0 }
+        Self { frame, place: Place::FIRST }
     }
 
     /// The name of the pipeline, if there is one.
@@ -414,14 +449,14 @@ impl<'a> Context<'a> {
     /// The number of the attempt; the first is 1.
     #[must_use]
     pub const fn attempt(&self) -> u32 {
-        self.attempt
+        self.place.attempt()
     }
 
     /// The index of the hedge; the primary is 0.
     #[must_use]
     #[inline]
     pub fn hedge(&self) -> u32 {
-        u32::from(self.hedge)
+        u32::from(self.place.hedge())
     }
 
     /// Whether the operation may be carried out more than once.
@@ -480,8 +515,7 @@ impl<'a> Context<'a> {
     /// Another attempt: the `number`th, from 1. What is inside knows that it may be one of several.
     #[must_use]
     pub const fn with_attempt(mut self, number: u32) -> Self {
-        self.attempt = number;
-        self.flags |= REPEATED;
+        self.place = self.place.with_attempt(number).with(REPEATED);
         self
     }
 
@@ -489,8 +523,7 @@ impl<'a> Context<'a> {
     /// never a probe.
     #[must_use]
     pub fn with_hedge(mut self, index: u32) -> Self {
-        self.hedge = u16::try_from(index).unwrap_or(u16::MAX);
-        self.flags |= REPEATED;
+        self.place = self.place.with_hedge(u16::try_from(index).unwrap_or(u16::MAX)).with(REPEATED);
         self
     }
 
@@ -500,7 +533,7 @@ impl<'a> Context<'a> {
     where
         'a: 'f,
     {
-        Context { frame, attempt: self.attempt, hedge: self.hedge, flags: self.flags }
+        Context { frame, place: self.place }
     }
 
     /// Reports an event of a policy. The closure runs only if someone listens.
@@ -513,7 +546,7 @@ impl<'a> Context<'a> {
     #[must_use]
     #[inline]
     pub fn to_attempt(&self) -> Attempt {
-        Attempt { number: self.attempt, hedge: self.hedge(), deadline: self.frame.deadline() }
+        Attempt { number: self.attempt(), hedge: self.hedge(), deadline: self.frame.deadline() }
     }
 
     #[inline]
@@ -547,12 +580,12 @@ impl<'a> Context<'a> {
     }
 
     pub(crate) fn as_probe(mut self) -> Self {
-        self.flags |= PROBE;
+        self.place = self.place.with(PROBE);
         self
     }
 
     pub(crate) fn is_probe(&self) -> bool {
-        self.flags & PROBE != 0
+        self.place.has(PROBE)
     }
 
     #[inline]
@@ -563,7 +596,7 @@ impl<'a> Context<'a> {
     /// Whether something outside may attempt this more than once.
     #[inline]
     pub(crate) fn is_repeated(&self) -> bool {
-        self.flags & REPEATED != 0
+        self.place.has(REPEATED)
     }
 
     /// What this call is doing now, for the timeouts around it to tell.
@@ -597,7 +630,7 @@ impl<'a> Context<'a> {
             ambient = ambient.narrowed_to(deadline, now);
         }
         bump(&state.attempts);
-        if self.hedge > 0 {
+        if self.place.hedge() > 0 {
             bump(&state.hedges);
         }
         for frame in self.frame.around() {
@@ -615,7 +648,7 @@ impl<'a> Context<'a> {
     #[inline(always)]
     pub(crate) fn operation_polled<R>(&self, ambient: Ambient, poll: impl FnOnce() -> R) -> R {
         let state = self.frame.state;
-        state.runs.store(OPERATION.saturating_add(self.hedge), Relaxed);
+        state.runs.store(OPERATION.saturating_add(self.place.hedge()), Relaxed);
         let result = ambient.around(poll);
         state.runs.store(LAYERS, Relaxed);
         state.reading.clear();
@@ -624,7 +657,7 @@ impl<'a> Context<'a> {
 
     /// Whether the operation of this very attempt panicked, and not one beside it.
     pub(crate) fn has_panicked(&self) -> bool {
-        self.frame.state.runs.load(Relaxed) == OPERATION.saturating_add(self.hedge)
+        self.frame.state.runs.load(Relaxed) == OPERATION.saturating_add(self.place.hedge())
     }
 
     /// Whether an attempt that is being dropped lost a race.
@@ -637,8 +670,8 @@ impl fmt::Debug for Context<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Context")
             .field("pipeline", &self.pipeline())
-            .field("attempt", &self.attempt)
-            .field("hedge", &self.hedge)
+            .field("attempt", &self.attempt())
+            .field("hedge", &self.hedge())
             .field("deadline", &instant_of(self.deadline_so_far()))
             .finish_non_exhaustive()
     }

@@ -4,6 +4,7 @@
 mod config;
 mod delay;
 mod race;
+mod run;
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 

@@ -1,142 +1,32 @@
-//! A call through a hedge: the attempts of one race.
+//! The attempts of one race: which run, which have ended how, and when the next one begins.
 
-use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-
-use super::{Hedge, MAX_HINT, Shared};
+use super::{MAX_HINT, Shared};
 use crate::{
-    alarm::Alarm,
     budget::Token,
     clock,
-    context::{Context, Frame, Idempotency},
+    context::{Context, Idempotency},
     engine::moment::Moment,
     error::{Error, Reason},
     event::{EventKind, HedgeSuppression, HedgeTrigger},
     outcome::{Outcome, VerdictKind},
-    policy::{Operation, Policy},
     timed::{Late, STALL},
 };
 
-impl<T: Send, E: Send> Policy<T, E> for Hedge {
-    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
-        let hedge = &*self.shared;
-        let race_frame = Frame::new(cx);
-        let cx = cx.within(&race_frame);
-        let first_frame = Frame::new(cx);
-        let first_cx = cx.within(&first_frame).with_hedge(cx.hedge());
-        let mut first_sample = Sample::new(hedge, first_cx);
-        // Dropped when it has ended: what it holds is free while others run.
-        let mut first = pin!(Some(op.attempt(first_cx)));
-        // Made when the first hedge begins: a call without one allocates nothing.
-        let mut hedges = None;
-        let mut alarm = Alarm::default();
-        // Made when the first attempt does not succeed at once.
-        let mut race: Option<Race<'_, T, E>> = None;
-        let outcome = poll_fn(|task| {
-            // Once in each turn of the task: an attempt that gives up its turn must not get it back at once.
-            let first_poll = first.as_mut().as_pin_mut().map(|attempt| attempt.poll(task));
-            let race = match (first_poll, &mut race) {
-                (Some(Poll::Ready(outcome)), None) if outcome.kind() == VerdictKind::Success => {
-                    first_sample.finish(&outcome);
-                    cx.state().won(cx.hedge());
-                    return Poll::Ready(outcome);
-                }
-                (first_poll, race) => {
-                    let race = race.get_or_insert_with(|| Race::new(hedge, cx));
-                    if let Some(Poll::Ready(outcome)) = first_poll {
-                        first.set(None);
-                        first_sample.finish(&outcome);
-                        race.first_runs = false;
-                        race.end(cx.hedge(), outcome);
-                    } else if race.first_runs && first_frame.attempts_started() > 0 {
-                        race.first_reached_operation();
-                    }
-                    race
-                }
-            };
-            loop {
-                if let Some(hedges) = &mut hedges {
-                    // The first that wins has won, even if others end in the same poll.
-                    while race.winner.is_none() {
-                        let Poll::Ready(Some((index, outcome))) = FuturesUnordered::poll_next_unpin(hedges, task)
-                        else {
-                            break;
-                        };
-                        race.hedges_run = race.hedges_run.saturating_sub(1);
-                        race.end(index, outcome);
-                    }
-                }
-                let (due, trigger) = match race.next() {
-                    Next::Done(outcome) => return Poll::Ready(outcome),
-                    Next::Wait => return Poll::Pending,
-                    Next::Hedge { due, trigger } => (due, trigger),
-                };
-                if due > cx.moment() {
-                    let call = cx.state();
-                    if alarm.poll(&call.alarms, &call.reading, due, task).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-                // A timer was set for that moment: nobody comes this much later but after a stall.
-                if trigger != HedgeTrigger::Parallel && race.stalled(due) {
-                    task.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                if let Some((index, token)) = race.start(trigger) {
-                    hedges.get_or_insert_with(FuturesUnordered::new).push(hedge.attempt(op, cx, index, token));
-                }
-            }
-        })
-        .await;
-        race_frame.supersede();
-        match &hedge.budget {
-            Some(budget) => budget.fund(outcome, cx, &hedge.id),
-            None => outcome,
-        }
-    }
-}
-
-impl Shared {
-    /// One hedge, from the token that it has paid to its outcome.
-    async fn attempt<T, E, Op>(
-        &self,
-        op: Op,
-        cx: Context<'_>,
-        index: u32,
-        token: Option<Token<'_>>,
-    ) -> (u32, Outcome<T, E>)
-    where
-        T: Send,
-        E: Send,
-        Op: Operation<T, E>,
-    {
-        let frame = Frame::new(cx);
-        let cx = cx.within(&frame).with_hedge(index);
-        let token = token.map(|token| token.spend(&frame));
-        let mut sample = Sample::new(self, cx);
-        let outcome = op.attempt(cx).await;
-        sample.finish(&outcome);
-        if let Some(token) = token.filter(|_| outcome.kind() == VerdictKind::Rejected) {
-            token.give_back();
-        }
-        (index, outcome)
-    }
-}
-
 /// What is to be done next.
-enum Next<T, E> {
+pub(super) enum Next<T, E> {
     Done(Outcome<T, E>),
     Wait,
     Hedge { due: Moment, trigger: HedgeTrigger },
 }
 
 /// Which attempts run, which have ended how, and when the next one begins.
-struct Race<'a, T, E> {
+pub(super) struct Race<'a, T, E> {
     hedge: &'a Shared,
     cx: Context<'a>,
-    first_runs: bool,
-    hedges_run: u32,
+    pub(super) first_runs: bool,
+    pub(super) hedges_run: u32,
     hedges_begun: u32,
     /// No further hedge begins.
     stopped: bool,
@@ -153,11 +43,11 @@ struct Race<'a, T, E> {
     paid: Option<Token<'a>>,
     /// How the first attempt ended, if it did not win.
     first: Option<Outcome<T, E>>,
-    winner: Option<Outcome<T, E>>,
+    pub(super) winner: Option<Outcome<T, E>>,
 }
 
 impl<'a, T, E> Race<'a, T, E> {
-    fn new(hedge: &'a Shared, cx: Context<'a>) -> Self {
+    pub(super) fn new(hedge: &'a Shared, cx: Context<'a>) -> Self {
         let mut race = Self {
             hedge,
             cx,
@@ -192,14 +82,14 @@ impl<'a, T, E> Race<'a, T, E> {
     }
 
     /// From here on its time counts: not from its admission, which may have taken a wait in a queue.
-    fn first_reached_operation(&mut self) {
+    pub(super) fn first_reached_operation(&mut self) {
         if self.latest.is_none() {
             self.latest = Some(self.cx.moment());
         }
     }
 
     /// An attempt has ended.
-    fn end(&mut self, index: u32, outcome: Outcome<T, E>) {
+    pub(super) fn end(&mut self, index: u32, outcome: Outcome<T, E>) {
         let is_first = index == self.cx.hedge();
         match outcome.kind() {
             VerdictKind::Success | VerdictKind::Failure | VerdictKind::Ignored => {
@@ -225,7 +115,7 @@ impl<'a, T, E> Race<'a, T, E> {
         }
     }
 
-    fn next(&mut self) -> Next<T, E> {
+    pub(super) fn next(&mut self) -> Next<T, E> {
         if let Some(winner) = self.winner.take() {
             return Next::Done(winner);
         }
@@ -271,7 +161,7 @@ impl<'a, T, E> Race<'a, T, E> {
 
     /// Whether the timer was so late that this process must have stood still: then the attempt was not slow, and its time
     /// begins anew.
-    fn stalled(&mut self, due: Moment) -> bool {
+    pub(super) fn stalled(&mut self, due: Moment) -> bool {
         let now = clock::now();
         let late = now.since(due);
         if late <= STALL {
@@ -285,7 +175,7 @@ impl<'a, T, E> Race<'a, T, E> {
     }
 
     /// The next hedge begins, if time and budget allow: its index, and what it has paid.
-    fn start(&mut self, trigger: HedgeTrigger) -> Option<(u32, Option<Token<'a>>)> {
+    pub(super) fn start(&mut self, trigger: HedgeTrigger) -> Option<(u32, Option<Token<'a>>)> {
         if self.cx.is_late() {
             self.stop(HedgeSuppression::Deadline);
             return None;
@@ -331,7 +221,7 @@ fn refused_by<T, E>(outcome: &Outcome<T, E>) -> HedgeSuppression {
 }
 
 /// What an attempt adds to the latencies that a quantile is taken of. Idle for the other kinds of delay.
-struct Sample<'a> {
+pub(super) struct Sample<'a> {
     hedge: &'a Shared,
     cx: Context<'a>,
     /// Nothing is to be recorded any more.
@@ -339,7 +229,8 @@ struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    fn new(hedge: &'a Shared, cx: Context<'a>) -> Self {
+    #[inline(always)]
+    pub(super) fn new(hedge: &'a Shared, cx: Context<'a>) -> Self {
         let measures = hedge.delay.measures();
         if measures {
             cx.watch_starts();
@@ -347,14 +238,27 @@ impl<'a> Sample<'a> {
         Self { hedge, cx, done: !measures }
     }
 
-    /// A success took as long as it took, a timeout at least the delay. Other failures say nothing about slowness.
-    fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
+    pub(super) fn has_reached_operation(&self) -> bool {
+        self.cx.frame().attempts_started() > 0
+    }
+
+    /// A success took as long as it took.
+    #[inline(always)]
+    pub(super) fn succeed(&mut self) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.record(self.cx.moment(), Duration::ZERO);
+        }
+    }
+
+    /// The same of any outcome: a timeout took at least the delay. Other failures say nothing about slowness.
+    pub(super) fn finish<T, E>(&mut self, outcome: &Outcome<T, E>) {
+        if outcome.kind() == VerdictKind::Success {
+            return self.succeed();
+        }
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        if outcome.verdict().is_success() {
-            self.record(self.cx.moment(), Duration::ZERO);
-        } else if matches!(outcome.result, Err(Error::Timeout(_))) && !outcome.is_stalled() {
+        if matches!(outcome.result, Err(Error::Timeout(_))) && !outcome.is_stalled() {
             self.record(self.cx.moment(), self.delay());
         }
     }

@@ -72,7 +72,7 @@ where
             }
             let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
             if outcome.kind() == VerdictKind::Success {
-                return Poll::Ready(this.retry.succeed(outcome, *this.cx));
+                return Poll::Ready(this.retry.succeed(outcome, this.cx));
             }
             this.stage.set(Stage::Over);
             let mut series = Series::new(this.retry, *this.cx, *this.started);
@@ -91,7 +91,7 @@ where
 impl Shared {
     /// A success pays into the budget.
     #[inline(always)]
-    fn succeed<T, E>(&self, success: Outcome<T, E>, cx: Context<'_>) -> Outcome<T, E> {
+    fn succeed<T, E>(&self, success: Outcome<T, E>, cx: &Context<'_>) -> Outcome<T, E> {
         match &self.budget {
             Some(budget) => budget.fund(success, cx, &self.id),
             None => success,
@@ -146,7 +146,7 @@ impl<'p, 'c, T, E> Series<'p, 'c, T, E> {
                 next = {
                     let outcome = op.attempt(self.next_attempt()).await;
                     if outcome.kind() == VerdictKind::Success {
-                        return self.retry.succeed(outcome, self.cx);
+                        return self.retry.succeed(outcome, &self.cx);
                     }
                     match self.judge(outcome) {
                         Judgement::Done(outcome) => return outcome,
