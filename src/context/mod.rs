@@ -162,6 +162,10 @@ impl CallState {
 ///     }
 /// }
 /// ```
+//
+// In this order: a frame takes two pointers over from the one around it. Side by side they would be copied in one wide
+// load, right after they were written one by one, which the processor cannot forward.
+#[repr(C)]
 pub struct Frame<'a> {
     state: &'a CallState,
     parent: Option<&'a Frame<'a>>,

@@ -339,12 +339,15 @@ impl Ticket<'_> {
     /// [`trip`](Self::trip), so that the caller can put its things in order first.
     #[inline(always)]
     pub(crate) fn count_success(&self, slow: bool, now: impl FnOnce() -> Moment) -> Option<Trip> {
+        self.circuit.count(self.generation, Finished::success(slow), now).unwrap_or(None)
+    }
+
+    /// Whether this was no probe, and to count a success that was not slow would change nothing: the usual case without a
+    /// time window. Such a ticket has nothing to give back.
+    #[inline(always)]
+    pub(crate) fn success_changes_nothing(&self) -> bool {
         let (circuit, generation) = (self.circuit, self.generation);
-        // The usual case without a time window: a success changes nothing, and nobody need be told.
-        if !slow && circuit.generation() == generation && circuit.evidence.success_changes_nothing(generation) {
-            return None;
-        }
-        circuit.count(generation, Finished::success(slow), now).unwrap_or(None)
+        !self.is_probe() && circuit.generation() == generation && circuit.evidence.success_changes_nothing(generation)
     }
 
     #[cold]

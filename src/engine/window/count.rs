@@ -72,7 +72,7 @@ impl CountWindow {
 
     /// Whether one more plain success would leave all as it is, which is the usual case: a ring full of them is the same
     /// wherever it begins. A failure whose difference has yet to arrive comes after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn success_changes_nothing(&self, generation: u32) -> bool {
         let tally = self.tally(generation);
         tally.is_spotless() && self.is_full(tally)
@@ -103,17 +103,18 @@ impl CountWindow {
     }
 
     /// What the window holds now; nothing in any other generation than the current one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tally(&self, generation: u32) -> Tally {
         self.tally_in(generation).unwrap_or_default()
     }
 
-    #[inline]
+    #[inline(always)]
     fn tally_in(&self, generation: u32) -> Option<Tally> {
         let totals = self.totals.load(Ordering::Relaxed);
         same_generation(totals, generation).then(|| tally_of(totals))
     }
 
+    #[inline(always)]
     fn is_full(&self, tally: Tally) -> bool {
         usize::try_from(tally.calls).is_ok_and(|calls| calls == self.ring.len())
     }
@@ -179,15 +180,18 @@ fn worth(entry: u32) -> u64 {
     calls | failures | slow
 }
 
+#[inline(always)]
 fn no_totals(generation: u32) -> u64 {
     // The shift drops the upper bits of the generation, which is meant.
     u64::from(generation) << GENERATION_SHIFT | u64::from(BIAS) << FIELD_BITS | u64::from(BIAS)
 }
 
+#[inline(always)]
 fn same_generation(totals: u64, generation: u32) -> bool {
     totals >> GENERATION_SHIFT == no_totals(generation) >> GENERATION_SHIFT
 }
 
+#[inline(always)]
 fn tally_of(totals: u64) -> Tally {
     let calls = low_half(totals >> (2 * FIELD_BITS)) & FIELD_MASK;
     let failures = low_half(totals >> FIELD_BITS) & FIELD_MASK;

@@ -38,7 +38,7 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Whether there is neither a failure nor a slow call among them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_spotless(self) -> bool {
         self.failures == 0 && self.slow == 0
     }
@@ -63,6 +63,7 @@ impl Tally {
 pub(crate) struct Stale;
 
 /// The low half of a word, without a cast that could lose something elsewhere.
+#[inline(always)]
 pub(crate) fn low_half(word: u64) -> u32 {
     let [a, b, c, d, ..] = word.to_le_bytes();
     u32::from_le_bytes([a, b, c, d])

@@ -46,7 +46,7 @@ impl Streak {
     }
 
     /// Whether there is no run that a success would end.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn success_changes_nothing(&self, generation: u32) -> bool {
         let found = self.0.load(Ordering::Relaxed);
         belongs(found, generation) && length(found) == 0
@@ -82,15 +82,18 @@ impl Streak {
     }
 }
 
+#[inline(always)]
 fn pack(generation: u32, length: u32, millis: u64) -> u64 {
     // The shift drops the upper bits of the generation, which is meant.
     u64::from(generation) << GENERATION_SHIFT | u64::from(length.min(COUNT_MASK)) << START_BITS | millis
 }
 
+#[inline(always)]
 fn belongs(word: u64, generation: u32) -> bool {
     word >> GENERATION_SHIFT == pack(generation, 0, 0) >> GENERATION_SHIFT
 }
 
+#[inline(always)]
 fn length(word: u64) -> u32 {
     low_half(word >> START_BITS) & COUNT_MASK
 }

@@ -95,15 +95,20 @@ where
         this.admitted.polling = false;
         let Poll::Ready(outcome) = poll else { return Poll::Pending };
         *this.ended = true;
-        let left = match outcome.kind() {
-            VerdictKind::Success => match this.admitted.count_success() {
-                None => return Poll::Ready(outcome),
-                Some(left) => left,
-            },
-            _ => Left::Judgement,
-        };
-        this.attempt.set(None);
-        Poll::Ready(this.admitted.conclude(left, outcome))
+        if outcome.kind() == VerdictKind::Success && this.admitted.succeeds_unnoticed() {
+            return Poll::Ready(outcome);
+        }
+        let (kind, label, stalled) = (outcome.kind(), outcome.label(), outcome.is_stalled());
+        Poll::Ready(outcome.put_aside(|| {
+            let left = match kind {
+                VerdictKind::Success => this.admitted.count_success(),
+                _ => Some(Left::Judgement),
+            };
+            if let Some(left) = left {
+                this.attempt.set(None);
+                this.admitted.conclude(left, kind, label, stalled);
+            }
+        }))
     }
 }
 
@@ -139,34 +144,48 @@ impl<'p, 'c> Admitted<'p, 'c> {
 
     #[inline(always)]
     fn admit(&mut self) -> Result<Admission, Refusal> {
-        let (ticket, admission) = match self.breaker.shared.circuit.admit_if_closed() {
-            Some(ticket) => (ticket, Admission::Usual),
+        let admission = match self.breaker.shared.circuit.admit_if_closed() {
+            Some(ticket) => {
+                self.ticket = Some(ticket);
+                Admission::Usual
+            }
             None => self.admit_unless_closed()?,
         };
         if self.breaker.shared.slow_call.get().is_some() {
             self.cx.watch_starts();
         }
         self.started = self.cx.frame().attempts_started();
-        self.ticket = Some(ticket);
         Ok(admission)
     }
 
     #[cold]
-    fn admit_unless_closed(&mut self) -> Result<(Ticket<'p>, Admission), Refusal> {
+    fn admit_unless_closed(&mut self) -> Result<Admission, Refusal> {
         let (shared, cx) = (&self.breaker.shared, self.cx);
         let mut changes = Vec::new();
         let admission = shared.circuit.admit(|| cx.moment(), cx.hedge() == 0, &mut changes);
         shared.announce(&changes, |event| cx.emit(&shared.id, || event));
-        let ticket = admission?;
+        let ticket = self.ticket.insert(admission?);
         if !ticket.is_probe() {
-            return Ok((ticket, Admission::Usual));
+            return Ok(Admission::Usual);
         }
         self.cx = cx.as_probe();
-        shared.sent(&ticket);
-        Ok((ticket, Admission::Probe))
+        shared.sent(ticket);
+        Ok(Admission::Probe)
     }
 
     /// Most successes open and close nothing: those are counted at once, and nobody need wait for the attempt to be gone.
+    /// Ends without anything that could unwind where a success is nothing new.
+    #[inline(always)]
+    #[expect(clippy::mem_forget, reason = "only a probe has something to give back")]
+    fn succeeds_unnoticed(&mut self) -> bool {
+        let unnoticed = self.breaker.shared.slow_call.get().is_none()
+            && self.ticket.as_ref().is_some_and(Ticket::success_changes_nothing);
+        if unnoticed {
+            std::mem::forget(self.ticket.take());
+        }
+        unnoticed
+    }
+
     #[inline(always)]
     fn count_success(&mut self) -> Option<Left> {
         let slow = self.is_slow(|| self.cx.moment());
@@ -182,30 +201,21 @@ impl<'p, 'c> Admitted<'p, 'c> {
         }
     }
 
-    fn conclude<T, E>(&mut self, left: Left, outcome: Outcome<T, E>) -> Outcome<T, E> {
-        match left {
-            Left::Judgement => self.judge(&outcome),
-            Left::Trip(trip) => {
-                if let Some(ticket) = self.ticket.take() {
-                    self.record(|changes| ticket.trip(&trip, changes));
-                }
-            }
-        }
-        outcome
-    }
-
-    fn judge<T, E>(&mut self, outcome: &Outcome<T, E>) {
+    fn conclude(&mut self, left: Left, kind: VerdictKind, label: &'static str, stalled: bool) {
         let Some(ticket) = self.ticket.take() else { return };
+        if let Left::Trip(trip) = left {
+            return self.record(|changes| ticket.trip(&trip, changes));
+        }
         let cx = self.cx;
-        match outcome.kind() {
+        match kind {
             // A probe's: all others are counted by `count_success`.
             VerdictKind::Success => {
                 let slow = self.is_slow(|| cx.moment());
                 self.record(|changes| ticket.success(slow, || cx.moment(), changes));
             }
-            VerdictKind::Transient | VerdictKind::Unreached | VerdictKind::Failure if !outcome.is_stalled() => {
+            VerdictKind::Transient | VerdictKind::Unreached | VerdictKind::Failure if !stalled => {
                 let slow = self.is_slow(|| cx.moment());
-                self.record(|changes| ticket.failure(slow, outcome.label(), || cx.moment(), changes));
+                self.record(|changes| ticket.failure(slow, label, || cx.moment(), changes));
             }
             _says_nothing => self.record(|changes| ticket.abandon(|| cx.moment(), changes)),
         }
