@@ -401,6 +401,8 @@ const _: () = assert!(size_of::<Context<'_>>() <= 16, "a context is passed by va
 #[derive(Clone, Copy)]
 struct Place(u64);
 
+const ATTEMPT: u64 = 0xFFFF_FFFF;
+const HEDGE: u64 = 0xFFFF << 32;
 /// Something outside may attempt this more than once: a limit is one attempt's, not the whole call's.
 const REPEATED: u64 = 1 << 48;
 /// A circuit breaker outside counts this attempt as its probe.
@@ -420,13 +422,12 @@ impl Place {
     }
 
     const fn with_attempt(self, number: u32) -> Self {
-        let ([a, b, c, d], [_, _, _, _, e, f, g, h]) = (number.to_le_bytes(), self.0.to_le_bytes());
-        Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+        let [a, b, c, d] = number.to_le_bytes();
+        Self(self.0 & !ATTEMPT | u64::from_le_bytes([a, b, c, d, 0, 0, 0, 0]))
     }
 
-    const fn with_hedge(self, index: u16) -> Self {
-        let ([a, b, c, d, _, _, g, h], [e, f]) = (self.0.to_le_bytes(), index.to_le_bytes());
-        Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    fn with_hedge(self, index: u16) -> Self {
+        Self(self.0 & !HEDGE | u64::from(index) << 32)
     }
 
     const fn with(self, flag: u64) -> Self {

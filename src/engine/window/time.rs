@@ -41,8 +41,7 @@ const OVERSLEPT_ROUNDS: u64 = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct TimeWindow {
     slots: [Slot; SLOT_COUNT],
-    /// Nanoseconds in a period; never 0.
-    period: u64,
+    period: Period,
     /// One more than the last period in which a failure or slow call was recorded; 0 if none was. Lets a success
     /// in a healthy window skip the sum. A mere hint: too large a value costs an evaluation and nothing else.
     trouble: AtomicU64,
@@ -59,7 +58,7 @@ impl TimeWindow {
     pub(crate) fn new(window: Duration) -> Self {
         Self {
             slots: array::from_fn(|_| Slot { calls: Counter::new(), failures: Counter::new(), slow: Counter::new() }),
-            period: (moment::nanos(window) / SLOTS).max(1),
+            period: Period::new(moment::nanos(window) / SLOTS),
             trouble: AtomicU64::new(0),
         }
     }
@@ -121,14 +120,41 @@ impl TimeWindow {
         )
     }
 
+    #[inline]
     fn period_of(&self, now: Moment) -> u64 {
-        now.nanos().checked_div(self.period).unwrap_or(0)
+        self.period.number_of(now)
     }
 
     fn slot(&self, generation: u32, period: u64) -> Option<(&Slot, Stamp)> {
         let index = usize::try_from(period % SLOTS).ok()?;
         let stamp = Stamp { round: (period / SLOTS) & ROUND_MASK, generation: u64::from(generation) & GENERATION_MASK };
         Some((self.slots.get(index)?, stamp))
+    }
+}
+
+/// The length of a period. To divide by it would be the slowest instruction of a call.
+#[derive(Debug)]
+struct Period {
+    /// Never 0.
+    nanos: u64,
+    /// The highest number that times `nanos` is below 2^64.
+    reciprocal: u64,
+}
+
+impl Period {
+    fn new(nanos: u64) -> Self {
+        let nanos = nanos.max(1);
+        Self { nanos, reciprocal: u64::MAX.checked_div(nanos).unwrap_or(u64::MAX) }
+    }
+
+    /// Which period that is, from 0: the quotient, exactly.
+    #[inline]
+    fn number_of(&self, moment: Moment) -> u64 {
+        let wide = u128::from(moment.nanos()).wrapping_mul(u128::from(self.reciprocal)) >> u64::BITS;
+        // Less than one too low before it is rounded down: the quotient, or one less.
+        let low = u64::try_from(wide).unwrap_or(u64::MAX);
+        let rest = moment.nanos().wrapping_sub(low.wrapping_mul(self.nanos));
+        low.saturating_add(u64::from(rest >= self.nanos))
     }
 }
 
@@ -208,7 +234,11 @@ impl Counter {
 mod tests {
     use std::time::Duration;
 
-    use super::{Added, COUNT_MASK, Counter, Moment, Ordering, Outcome, ROUND_BITS, SLOTS, Stamp, Tally, TimeWindow};
+    use proptest::{prop_assert_eq, proptest, strategy::Strategy};
+
+    use super::{
+        Added, COUNT_MASK, Counter, Moment, Ordering, Outcome, Period, ROUND_BITS, SLOTS, Stamp, Tally, TimeWindow,
+    };
 
     const STAMP: Stamp = Stamp { round: 5, generation: 3 };
 
@@ -229,6 +259,23 @@ mod tests {
         assert!(counter.add(STAMP) == Ok(Added::No));
         assert_eq!((counter.read(later), counter.read(STAMP)), (1, 0));
     }
+
+    /// Of every size, and close to the powers of two.
+    fn any_size() -> impl Strategy<Value = u64> {
+        (0..u64::BITS, 0..=u64::MAX).prop_map(|(shift, bits)| bits >> shift)
+    }
+
+    proptest! {
+        #[test]
+        fn the_number_of_a_period_is_the_quotient(length in any_size(), moment in any_size(), times in any_size(), off in -2..=2_i64) {
+            let period = Period::new(length);
+            let edge = length.max(1).wrapping_mul(times).wrapping_add_signed(off);
+            for nanos in [moment, edge, u64::MAX] {
+                prop_assert_eq!(period.number_of(Moment::from_nanos(nanos)), nanos / length.max(1));
+            }
+        }
+    }
+
     #[test]
     fn after_any_number_of_rounds_nothing_of_before_is_counted() {
         let failure = Outcome { failure: true, slow: false };
