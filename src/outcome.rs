@@ -376,43 +376,95 @@ pub struct Outcome<T, E> {
     /// The result as the caller will see it.
     pub result: Result<T, Error<E>>,
     label: &'static str,
-    // The verdict in two parts, which take half the room: an outcome is moved through every layer.
+    // The verdict, but for its kind: an outcome is moved through every layer.
     hint: Hint,
-    kind: VerdictKind,
     marks: Marks,
+    funded: Funded,
 }
 
-/// What layers tell layers further out about an outcome.
-#[derive(Clone, Copy, Debug, Default)]
-struct Marks {
-    /// A retry gave up on it: no outer retry repeats it unless built to.
-    spent: bool,
-    /// It timed out while this process stood still: not the dependency's fault.
-    stalled: bool,
-    /// A fallback gave it.
-    substitute: bool,
-    /// The budgets that this success was deposited in already, the latest first. Two, because more than two budgets
-    /// interleaved in one stack is no arrangement that anyone has a use for.
-    funded: [Option<NonZeroU32>; 2],
+/// The kind of a verdict, and what layers tell layers further out about an outcome. One word, and not four bytes: those
+/// would be moved one by one through every layer.
+#[derive(Clone, Copy)]
+struct Marks(u64);
+
+/// A retry gave up on it: no outer retry repeats it unless built to.
+const SPENT: u64 = 1 << 8;
+/// It timed out because this process stood still: says nothing about the dependency.
+const STALLED: u64 = 1 << 9;
+/// A fallback gave it.
+const SUBSTITUTE: u64 = 1 << 10;
+const KIND: u64 = 0xFF;
+
+impl Marks {
+    #[inline(always)]
+    const fn none(kind: VerdictKind) -> Self {
+        Self(match kind {
+            VerdictKind::Success => 0,
+            VerdictKind::Transient => 1,
+            VerdictKind::Unreached => 2,
+            VerdictKind::Throttled => 3,
+            VerdictKind::Failure => 4,
+            VerdictKind::Ignored => 5,
+            VerdictKind::Rejected => 6,
+        })
+    }
+
+    #[inline(always)]
+    const fn kind(self) -> VerdictKind {
+        match self.0 & KIND {
+            0 => VerdictKind::Success,
+            1 => VerdictKind::Transient,
+            2 => VerdictKind::Unreached,
+            3 => VerdictKind::Throttled,
+            4 => VerdictKind::Failure,
+            5 => VerdictKind::Ignored,
+            _ => VerdictKind::Rejected,
+        }
+    }
+
+    const fn with_kind(self, kind: VerdictKind) -> Self {
+        Self(self.0 & !KIND | Self::none(kind).0)
+    }
+
+    const fn with(self, mark: u64) -> Self {
+        Self(self.0 | mark)
+    }
+
+    const fn has(self, mark: u64) -> bool {
+        self.0 & mark != 0
+    }
 }
+
+impl fmt::Debug for Marks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let marks = [("spent", SPENT), ("stalled", STALLED), ("substitute", SUBSTITUTE)];
+        let has = marks.into_iter().filter(|&(_, mark)| self.has(mark)).map(|(name, _)| name);
+        f.debug_list().entry(&self.kind()).entries(has).finish()
+    }
+}
+
+/// The budgets that a success was deposited in already, the latest in the low half; 0 is none. Two, because more than two
+/// budgets interleaved in one stack is no arrangement that anyone has a use for.
+#[derive(Clone, Copy, Debug)]
+struct Funded(u64);
 
 impl<T, E> Outcome<T, E> {
     /// An outcome of a result and what a classifier says of it.
     #[inline]
     pub fn new(result: Result<T, Error<E>>, classification: impl Into<Classification>) -> Self {
         let Classification { verdict, label } = classification.into();
-        Self { result, label, hint: verdict.hint().into(), kind: verdict.kind(), marks: Marks::default() }
+        Self { result, label, hint: verdict.hint().into(), marks: Marks::none(verdict.kind()), funded: Funded(0) }
     }
 
     /// The verdict.
     #[must_use]
     pub const fn verdict(&self) -> Verdict {
-        self.kind.with_hint(self.hint.get())
+        self.kind().with_hint(self.hint.get())
     }
 
     /// The verdict without its hint.
     pub(crate) const fn kind(&self) -> VerdictKind {
-        self.kind
+        self.marks.kind()
     }
 
     /// The label for telemetry: the classifier's, or the verdict's word.
@@ -425,37 +477,37 @@ impl<T, E> Outcome<T, E> {
     /// [`repeat_spent`](crate::RetryBuilder::repeat_spent), so that nested retries never multiply.
     #[must_use]
     pub const fn is_spent(&self) -> bool {
-        self.marks.spent
+        self.marks.has(SPENT)
     }
 
     /// Whether the attempt timed out because this process stood still. It is the dependency's fault no more than a
     /// rejection is, and no circuit breaker counts it.
     #[must_use]
     pub const fn is_stalled(&self) -> bool {
-        self.marks.stalled
+        self.marks.has(STALLED)
     }
 
     /// The same outcome, marked as given up.
     pub fn spent(mut self) -> Self {
-        self.marks.spent = true;
+        self.marks = self.marks.with(SPENT);
         self
     }
 
     /// The same outcome, marked as caused by a stall of this process.
     pub fn stalled(mut self) -> Self {
-        self.marks.stalled = true;
+        self.marks = self.marks.with(STALLED);
         self
     }
 
     /// Whether a fallback gave it.
     #[must_use]
     pub const fn is_substitute(&self) -> bool {
-        self.marks.substitute
+        self.marks.has(SUBSTITUTE)
     }
 
     /// The same outcome, marked as given by a fallback.
     pub(crate) fn substituted(mut self) -> Self {
-        self.marks.substitute = true;
+        self.marks = self.marks.with(SUBSTITUTE);
         self
     }
 
@@ -467,8 +519,8 @@ impl<T, E> Outcome<T, E> {
             result: Err(Error::Rejected(rejection)),
             label,
             hint,
-            kind: VerdictKind::Rejected,
-            marks: Marks::default(),
+            marks: Marks::none(VerdictKind::Rejected),
+            funded: Funded(0),
         }
     }
 
@@ -476,7 +528,7 @@ impl<T, E> Outcome<T, E> {
     pub fn reclassified(mut self, classification: impl Into<Classification>) -> Self {
         let Classification { verdict, label } = classification.into();
         self.hint = verdict.hint().into();
-        self.kind = verdict.kind();
+        self.marks = self.marks.with_kind(verdict.kind());
         self.label = label;
         self
     }
@@ -502,15 +554,14 @@ impl<T, E> Outcome<T, E> {
     /// Whether this success is deposited in that budget already.
     #[inline]
     pub(crate) fn has_funded(&self, budget: NonZeroU32) -> bool {
-        let [latest, before] = self.marks.funded;
-        latest == Some(budget) || before == Some(budget)
+        let budget = u64::from(budget.get());
+        self.funded.0 & 0xFFFF_FFFF == budget || self.funded.0 >> 32 == budget
     }
 
     /// Notes that this success is deposited in a budget.
     #[inline]
     pub(crate) fn funded(mut self, budget: NonZeroU32) -> Self {
-        let [latest, _] = self.marks.funded;
-        self.marks.funded = [Some(budget), latest];
+        self.funded = Funded(self.funded.0 << 32 | u64::from(budget.get()));
         self
     }
 }
