@@ -64,6 +64,11 @@ impl Classify<Response, Error> for ReqwestClassifier {
 /// | a request that cannot be built or is none of HTTP; a request's body stream that fails | `Ignored` | `http_builder`, `http_request_body` |
 /// | an upgrade that fails, whatever else there may be | `Failure` | `http_upgrade`, `http_error` |
 ///
+/// A handshake has failed if the client knows so before it sends: with TLS 1.3 a server that misses the client's
+/// certificate says it later, which is a connection that broke. A stream that a server of HTTP/2 refuses is sent again by
+/// reqwest itself, twice unless its `retry` is set otherwise; after that it counts as a connection that broke, too, since
+/// reqwest does not tell it from one.
+///
 /// Where the operation is more than the request, it is a function for
 /// [`classify_errors`](crate::PipelineBuilder::classify_errors):
 ///
