@@ -101,6 +101,9 @@ async fn a_streamed_body_that_breaks_is_the_outcome_and_not_fetched_again() {
     assert_eq!(circuit(&client, &upstream.url()).calls, 0);
     let error = response.chunk().await.unwrap_err();
     assert_eq!(classify_error(&error), Verdict::transient().label("http_body"), "{error:?}");
+    // It is that of reading, as without a pipeline, and not one that says only that the call has failed.
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.is::<reqwest::Error>(), "{error:?}");
     let circuit = circuit(&client, &upstream.url());
     assert_eq!((upstream.count(), circuit.calls, circuit.failures, repeats.load(Relaxed)), (1, 1, 1, 0));
     assert_eq!(permits(&client, &upstream.url()).in_use, 0);

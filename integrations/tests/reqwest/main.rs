@@ -6,6 +6,7 @@ mod bodies;
 mod connections;
 mod hedges;
 mod hosts;
+mod streams;
 mod upstream;
 
 use std::{

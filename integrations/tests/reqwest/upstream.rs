@@ -101,6 +101,10 @@ pub(crate) enum Act {
     HalfABody,
     /// The head and half of the body, and then nothing.
     HangInBody,
+    /// The head and a body without end.
+    Flood,
+    /// Each text after so many milliseconds more, and the connection is closed.
+    Script(&'static [(u64, &'static str)]),
 }
 
 /// The bodies of [`Act::HalfABody`] and [`Act::HangInBody`], had they come.
@@ -130,6 +134,19 @@ async fn serve(mut socket: TcpStream, noted: &Upstream, act: &(dyn Fn(usize) -> 
         Act::Answer(body) => {
             let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
             socket.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+        }
+        Act::Flood => {
+            let endless = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".as_bytes();
+            let mut written = socket.write_all(endless).await;
+            while written.is_ok() {
+                written = socket.write_all(&[b'x'; 16 * 1024]).await;
+            }
+        }
+        Act::Script(script) => {
+            for (after, text) in script {
+                tokio::time::sleep(std::time::Duration::from_millis(*after)).await;
+                socket.write_all(text.as_bytes()).await.unwrap();
+            }
         }
         Act::HalfABody => half(&mut socket).await,
         Act::HangInBody => {

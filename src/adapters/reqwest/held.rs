@@ -58,23 +58,18 @@ impl Handover {
         classify: impl Fn(&Error) -> Classification,
     ) -> Outcome<Response, Error> {
         let (told, end) = oneshot::channel();
-        let beaten = self.with(|state| match state {
-            State::Waiting => {
+        self.with(|state| {
+            if matches!(state, State::Waiting) {
                 *state = State::There(Box::new(response), told);
-                false
             }
-            State::There(..) | State::Taken => true,
         });
-        // A hedge was faster: this one has succeeded too, and ends the call.
-        if beaten {
-            return Outcome::new(Ok(empty()), classification);
-        }
         match end.await {
             Ok(Err(error)) => {
                 let classification = classify(&error);
                 Outcome::new(Err(CallError::Operation(error)), classification).spent()
             }
-            // Without a word goes a body only together with its call.
+            // Nobody tells this one anything if a hedge was faster: it has succeeded too, and ends the call. Otherwise a
+            // body goes without a word only together with its call.
             Ok(Ok(())) | Err(_) => Outcome::new(Ok(empty()), classification),
         }
     }
