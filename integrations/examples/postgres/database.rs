@@ -105,6 +105,7 @@ impl<T: Send> Policy<T, PgError> for Connections {
             }
             // All is well with it, whatever became of the statement.
             Verdict::Success | Verdict::Throttled { .. } => self.idle().push(connection),
+            // In doubt a new one is opened.
             _ => drop(connection),
         }
         outcome

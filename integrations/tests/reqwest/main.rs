@@ -81,6 +81,12 @@ fn repeats() -> (Arc<AtomicU32>, impl Fn(&Event<'_>) + Send + Sync + 'static) {
     (count, observer)
 }
 
+/// What caused an error, in words, the innermost last.
+fn causes(error: &reqwest::Error) -> Vec<String> {
+    let causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
+    causes.map(ToString::to_string).collect()
+}
+
 const OK: StatusCode = StatusCode::OK;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
