@@ -111,10 +111,14 @@ impl RetryBudget {
             return outcome;
         }
         let outcome = outcome.funded(self.engine.id());
-        match self.engine.deposit() {
-            None => outcome,
-            Some(edge) => outcome.put_aside(|| self.report(edge, *cx, policy)),
+        if self.engine.is_full() {
+            return outcome;
         }
+        outcome.put_aside(|| {
+            if let Some(edge) = self.engine.deposit() {
+                self.report(edge, *cx, policy);
+            }
+        })
     }
 
     /// A token for one repeat; none if the budget is empty.

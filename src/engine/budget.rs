@@ -94,13 +94,15 @@ impl Budget {
         let _was_lower = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, lowered);
     }
 
+    /// Whether a deposit would change nothing. The usual case: asked first, since a look is no write, and the successes of
+    /// many cores share the word's cache line.
+    #[inline(always)]
+    pub(crate) fn is_full(&self) -> bool {
+        balance(self.state.load(Ordering::Relaxed)) == micros(self.cap.get())
+    }
+
     /// A success: adds the ratio, up to the cap.
-    #[inline]
     pub(crate) fn deposit(&self) -> Option<Edge> {
-        // Full is the usual case: no write, so that the successes of many cores share the word's cache line.
-        if balance(self.state.load(Ordering::Relaxed)) == micros(self.cap.get()) {
-            return None;
-        }
         self.add(self.deposit.get())
     }
 

@@ -74,7 +74,7 @@ where
             if outcome.kind() == VerdictKind::Success {
                 return Poll::Ready(this.retry.succeed(outcome, this.cx));
             }
-            this.stage.set(Stage::Over);
+            let outcome = outcome.put_aside(|| this.stage.set(Stage::Over));
             let mut series = Series::new(this.retry, *this.cx, *this.started);
             match series.judge(outcome) {
                 Judgement::Done(outcome) => return Poll::Ready(outcome),
