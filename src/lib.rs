@@ -68,6 +68,7 @@
 //! | How do I keep tenants or hosts apart? | `Keyed`, with the feature `keyed` |
 //! | What does an HTTP answer mean, and may its request be repeated? | `http`, with the feature `http` |
 //! | How do I keep my reqwest client? | `reqwest::Client`, with the feature `reqwest` |
+//! | What does a gRPC status mean, and how does the server learn how much time is left? | `tonic`, with the feature `tonic` |
 //! | How do I use a pipeline inside another? | as a [`layer`](PipelineBuilder::layer), or [`Pipeline::outcome`] inside [`Pipeline::forward`] |
 //! | Does it withstand? Faults on purpose | `Chaos`, with the feature `chaos` |
 //! | How does a call know how much time its caller has left? | `Deadline` (feature `deadlines`), `DeadlineLayer` (feature `axum`) |
@@ -152,6 +153,8 @@ mod policies;
 mod policy;
 mod snapshot;
 mod timed;
+#[cfg(any(feature = "deadlines", feature = "tonic"))]
+mod timeout_header;
 
 #[cfg(feature = "axum")]
 pub use adapters::axum::{DeadlineLayer, DeadlineLayerBuilder, DeadlineResponse, DeadlineService, RequestDeadline};
@@ -161,6 +164,8 @@ pub use adapters::http;
 pub use adapters::metrics::MetricsObserver;
 #[cfg(feature = "reqwest")]
 pub use adapters::reqwest;
+#[cfg(feature = "tonic")]
+pub use adapters::tonic;
 #[cfg(feature = "tower")]
 pub use adapters::tower;
 #[cfg(feature = "tracing")]

@@ -23,6 +23,7 @@ const FLOORS: [&[&str]; 7] = [
         "deadline",
         "snapshot",
         "layer",
+        "timeout_header",
     ],
     &["policy", "call", "timed", "budget", "bounds", "build"],
     &["policies"],

@@ -2,12 +2,16 @@
 
 #[cfg(feature = "axum")]
 pub(crate) mod axum;
+#[cfg(any(feature = "reqwest", feature = "tonic"))]
+mod causes;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 #[cfg(feature = "tower")]
 pub mod tower;
 #[cfg(feature = "tracing")]

@@ -188,7 +188,13 @@ impl<'a> Context<'a> {
     #[must_use]
     #[inline]
     pub fn to_attempt(&self) -> Attempt {
-        Attempt { number: self.attempt(), hedge: self.hedge(), deadline: self.frame.deadline() }
+        Attempt {
+            number: self.attempt(),
+            hedge: self.place.hedge(),
+            #[cfg(feature = "tonic")]
+            begun: u16::try_from(self.frame.state.attempts()).unwrap_or(u16::MAX),
+            deadline: self.frame.deadline(),
+        }
     }
 
     #[inline]

@@ -145,7 +145,11 @@ impl CallOptions {
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt {
     pub(super) number: u32,
-    pub(super) hedge: u32,
+    // As narrow as in the context, which leaves room for what follows.
+    pub(super) hedge: u16,
+    /// How many attempts of the call have begun, this one included: with its hedges, and those of other layers.
+    #[cfg(feature = "tonic")]
+    pub(super) begun: u16,
     pub(super) deadline: Moment,
 }
 
@@ -159,7 +163,15 @@ impl Attempt {
     /// The index of the hedge; the primary is 0.
     #[must_use]
     pub const fn hedge(&self) -> u32 {
-        self.hedge
+        // `u32::from` is not const.
+        let [low, high] = self.hedge.to_le_bytes();
+        u32::from_le_bytes([low, high, 0, 0])
+    }
+
+    /// How many attempts of the call have begun before this one. From 65534 on it says that.
+    #[cfg(feature = "tonic")]
+    pub(crate) const fn previous(&self) -> u16 {
+        self.begun.saturating_sub(1)
     }
 
     /// The nearest deadline of all that limits this attempt.

@@ -8,7 +8,7 @@ use std::{
 use ::reqwest::{Error, Response};
 
 use crate::{
-    adapters::http::classify_status,
+    adapters::{causes::causes, http::classify_status},
     outcome::{Classification, Classify, Verdict},
 };
 
@@ -121,16 +121,6 @@ pub fn classify_error(error: &Error) -> Classification {
 /// Whether it is an answer as it should be, and no failure already by its status.
 pub(super) fn is_answer(response: &Response) -> bool {
     classify_status(response.status(), response.headers()).verdict().is_success()
-}
-
-/// What caused an error, the nearest first. An I/O error hides what it wraps from `source`.
-fn causes(error: &Error) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |&cause| {
-        match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(wrapped) => Some(wrapped),
-            None => cause.source(),
-        }
-    })
 }
 
 /// The stream that was to be the request's body failed.
