@@ -9,9 +9,9 @@ use super::{
     cause::classify_error,
     classifier::{label, verdict, with_pushback_of},
 };
+use crate::outcome::{Classification, Classify, Verdict};
 #[cfg(feature = "tower")]
 use crate::{adapters::tower::PrepareRequest, context::Attempt};
-use crate::outcome::{Classification, Classify, Verdict};
 
 /// The verdict about what a channel gives: for the pipeline of a [layer around one](crate::tonic#around-a-channel), or
 /// around any other `tower::Service` of gRPC.

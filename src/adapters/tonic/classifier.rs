@@ -119,12 +119,9 @@ pub(super) const fn verdict(code: Code) -> Verdict {
     match code {
         Code::Unavailable | Code::DeadlineExceeded => Verdict::transient(),
         Code::ResourceExhausted => Verdict::throttled(),
-        Code::Internal
-        | Code::Unknown
-        | Code::DataLoss
-        | Code::Unimplemented
-        | Code::Aborted
-        | Code::Cancelled => Verdict::failure(),
+        Code::Internal | Code::Unknown | Code::DataLoss | Code::Unimplemented | Code::Aborted | Code::Cancelled => {
+            Verdict::failure()
+        }
         Code::Ok
         | Code::InvalidArgument
         | Code::NotFound
