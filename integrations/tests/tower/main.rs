@@ -2,8 +2,12 @@
 #![cfg(test)]
 
 mod axum_server;
+#[allow(dead_code, reason = "the tests of tonic need more of it")]
+#[path = "../support/echo.rs"]
+mod echo;
 mod http_clients;
 mod layers;
+#[path = "../support/server.rs"]
 mod server;
 mod tonic_client;
 

@@ -1,7 +1,6 @@
 //! A channel of tonic with a pipeline around it, and a gRPC service that has bad days.
 
 use std::{
-    error::Error as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -9,20 +8,18 @@ use std::{
 };
 
 use axum::{Extension, Router, extract::State, response::IntoResponse, routing::post};
-use bytes::{Buf, BufMut, Bytes};
-use http::uri::PathAndQuery;
+use bytes::Bytes;
 use tokio::time::sleep;
-use tonic::{
-    Code, ConnectError, Request, Response, Status,
-    body::Body,
-    client::GrpcService,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::{self, Endpoint},
-};
+use tonic::{Code, Request, Response, Status, transport::Endpoint};
 use tower::{Service, ServiceBuilder};
-use withstand::{Bulkhead, CircuitBreaker, Classification, Classify, Error, Pipeline, Verdict, tower::PipelineLayer};
+use withstand::{
+    Bulkhead, CircuitBreaker, Pipeline,
+    tonic::{ChannelClassifier, ChannelRequests},
+    tower::PipelineLayer,
+};
 
 use crate::{
+    echo::{EchoClient, Plain, SAY},
     ms,
     server::{
         Connection,
@@ -30,44 +27,6 @@ use crate::{
         Fates, Server,
     },
 };
-
-/// Messages as they are: what a service would have compiled from its `.proto`.
-#[derive(Clone, Copy, Default)]
-struct Plain;
-
-impl Codec for Plain {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, dst: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        dst.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, src: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(src.copy_to_bytes(src.remaining())))
-    }
-}
 
 /// The service: says what it is told.
 #[derive(Clone)]
@@ -86,6 +45,7 @@ impl Service<Request<Bytes>> for Echo {
         let Self(fates, connection) = self.clone();
         Box::pin(async move {
             fates.befall(&connection).await.map_err(|_| Status::unavailable("busy"))?;
+            assert!(request.metadata().contains_key("grpc-timeout"), "it is told how much time is left");
             Ok(Response::new(request.into_inner()))
         })
     }
@@ -96,37 +56,7 @@ async fn serve(fates: Fates) -> Server {
         let mut grpc = tonic::server::Grpc::new(Plain);
         grpc.unary(Echo(fates, connection), request).await.into_response()
     };
-    Server::start(Router::new().route("/echo.Echo/Say", post(echo)).with_state(fates)).await
-}
-
-/// Of a response only the head is there: its status if the call failed before there was a message.
-struct Grpc;
-
-impl<B> Classify<http::Response<B>, transport::Error> for Grpc {
-    fn classify(&self, result: Result<&http::Response<B>, &transport::Error>) -> Classification {
-        match result {
-            Ok(response) => match Status::from_header_map(response.headers()).map(|status| status.code()) {
-                Some(Code::Unavailable) => Verdict::transient().label("unavailable"),
-                _ => Verdict::success().into(),
-            },
-            Err(error) => {
-                let mut causes = std::iter::successors(error.source(), |error| (*error).source());
-                match causes.any(|cause| cause.is::<ConnectError>()) {
-                    true => Verdict::unreached().label("connect"),
-                    false => Verdict::transient().label("broken_off"),
-                }
-            }
-        }
-    }
-}
-
-/// What the stub says of it.
-fn status(error: Error<transport::Error>) -> Status {
-    match error {
-        Error::Operation(error) => Status::from_error(error.into()),
-        Error::Timeout(timed_out) => Status::deadline_exceeded(timed_out.to_string()),
-        error => Status::unavailable(error.to_string()),
-    }
+    Server::start(Router::new().route(SAY, post(echo)).with_state(fates)).await
 }
 
 #[tokio::test]
@@ -143,16 +73,15 @@ async fn a_channel_of_tonic_withstands_a_service_that_is_busy_hangs_resets_and_i
         .timeout(ms(250))
         .bulkhead(bulkhead.clone())
         .circuit_breaker(breaker)
-        .classifier(Grpc)
+        .classifier(ChannelClassifier::new())
         .build()
         .unwrap();
     let channel = Endpoint::from_shared(server.url()).unwrap().connect_lazy();
-    // A body of tonic's cannot be cloned.
-    let service = ServiceBuilder::new().map_err(status).layer(PipelineLayer::guard(pipeline)).service(channel);
-    let stub = tonic::client::Grpc::new(service);
+    let layer = PipelineLayer::with_requests(pipeline, ChannelRequests::new());
+    let client = EchoClient::new(ServiceBuilder::new().map_err(Status::from).layer(layer).service(channel));
     let say = async |fate| {
         fates.are([fate]);
-        said(stub.clone()).await.map_err(|status| status.code())
+        said(client.clone()).await.map_err(|status| status.code())
     };
 
     assert_eq!(say(Answered).await, Ok("hello".into()));
@@ -165,7 +94,7 @@ async fn a_channel_of_tonic_withstands_a_service_that_is_busy_hangs_resets_and_i
 
     server.kill().await;
     for call in 1..=5 {
-        let status = said(stub.clone()).await.unwrap_err();
+        let status = said(client.clone()).await.unwrap_err();
         assert_eq!(status.message().contains("the circuit is open"), call == 5, "{status}");
     }
     server.start_anew().await;
@@ -173,12 +102,9 @@ async fn a_channel_of_tonic_withstands_a_service_that_is_busy_hangs_resets_and_i
     assert_eq!(say(Answered).await, Ok("hello".into()));
 }
 
-/// As a stub does it.
-async fn said<S>(mut stub: tonic::client::Grpc<S>) -> Result<Bytes, Status>
+async fn said<S>(mut client: EchoClient<S>) -> Result<Bytes, Status>
 where
-    S: GrpcService<Body, ResponseBody = Body, Error = Status>,
+    S: tonic::client::GrpcService<tonic::body::Body, ResponseBody = tonic::body::Body, Error = Status>,
 {
-    stub.ready().await?;
-    let path = PathAndQuery::from_static("/echo.Echo/Say");
-    stub.unary(Request::new(Bytes::from("hello")), path, Plain).await.map(Response::into_inner)
+    client.say(Bytes::from("hello")).await.map(Response::into_inner)
 }

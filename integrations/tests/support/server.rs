@@ -61,7 +61,7 @@ impl Fates {
             Fate::Busy => Err(StatusCode::SERVICE_UNAVAILABLE),
             Fate::Hangs => pending().await,
             Fate::Reset => {
-                connection.0.notify_one();
+                connection.reset();
                 pending().await
             }
         }
@@ -75,6 +75,12 @@ impl Fates {
 /// To have the connection of a request reset.
 #[derive(Clone)]
 pub(crate) struct Connection(Arc<Notify>);
+
+impl Connection {
+    pub(crate) fn reset(&self) {
+        self.0.notify_one();
+    }
+}
 
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
