@@ -24,7 +24,7 @@ use crate::{
 ///
 /// # HTTP and gRPC
 ///
-/// A place to start; your API may mean something else.
+/// A place to start; your API may mean something else. The features `http`, `reqwest` and `tonic` have it ready-made.
 ///
 /// | answer | verdict | since |
 /// |---|---|---|

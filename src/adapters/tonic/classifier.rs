@@ -56,8 +56,9 @@ impl<T> Classify<T, Status> for TonicClassifier {
 ///
 /// The label is that of the code: `grpc_unavailable`.
 ///
-/// A status came from the server if there is metadata in it, such as the `content-type` that every response has; one that
-/// this process has made, in an interceptor or where a call was given up, has none.
+/// A status came from the server if there is metadata in it, such as the `content-type` that every response has. One that
+/// this process has made has none: `Err(Status::cancelled(..))` where it gives a call up. (That of an interceptor has: it
+/// looks like the server's. That of a stream, in its trailers, may have none: then it looks like one of this process.)
 ///
 /// # Pushback
 ///
