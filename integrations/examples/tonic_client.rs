@@ -118,9 +118,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     script.is([Answer::pushes_back("-1")]);
     assert_eq!(echo.tell(any).await, Err(Code::ResourceExhausted));
 
-    println!(
-        "\nIt hangs: each attempt has 300 ms, or what is left of the 800 ms of the whole call."
-    );
+    println!("\nIt hangs: each attempt has 300 ms, or what is left of the 800 ms of the whole call.");
     script.is([Answer::Hangs, Answer::Hangs, Answer::Hangs]);
     assert_eq!(echo.tell(any).await, Err(Code::DeadlineExceeded));
 

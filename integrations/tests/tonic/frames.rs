@@ -22,7 +22,7 @@ fn go_away(last: u8, code: u8) -> Vec<u8> {
     vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, last, 0, 0, 0, code]
 }
 
-/// Answers the first request of each connection with these bytes, and closes it.
+/// Answers each request with these bytes; with none, closes the connection when it is there.
 async fn serve(answer: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -45,8 +45,10 @@ async fn answered(mut stream: TcpStream, answer: Vec<u8>) -> std::io::Result<()>
         stream.read_exact(&mut vec![0; length as usize]).await?;
         // The headers of the request.
         if head[3] == 1 {
+            if answer.is_empty() {
+                return Ok(());
+            }
             stream.write_all(&answer).await?;
-            stream.flush().await?;
         }
     }
 }
@@ -72,6 +74,30 @@ async fn what_is_refused_was_not_begun_and_other_resets_are_failures() {
         let address = serve(frame).await;
         let outcome = say(&retrying(1), &channel(address), once).await;
         assert_eq!((outcome.verdict(), outcome.label()), expected, "{name}: {outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_when_the_request_is_there_may_have_been_heard() {
+    let address = serve(Vec::new()).await;
+    let outcome = say(&retrying(1), &channel(address), CallOptions::new()).await;
+    assert_eq!((outcome.verdict(), outcome.label()), (Verdict::transient(), "grpc_connection"), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_it_is_used_is_no_failure_that_would_not_be_repeated() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await);
+        }
+    }));
+    for _ in 0..20 {
+        let outcome = say(&retrying(1), &channel(address), CallOptions::new()).await;
+        let verdict = outcome.verdict();
+        // Whether the request was on its way by then only the network knows.
+        assert!(matches!(verdict, Verdict::Unreached { .. } | Verdict::Transient { .. }), "{outcome:?}");
     }
 }
 
