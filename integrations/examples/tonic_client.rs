@@ -47,10 +47,12 @@ const fn ms(millis: u64) -> Duration {
 /// How long the circuit stays open.
 const BREAK: Duration = ms(500);
 
+type Layers = layers![Timeout, Retry, Arc<CircuitBreaker>, Timeout];
+
 /// A client with its pipeline.
 struct Echo {
     client: EchoClient<Channel>,
-    pipeline: Pipeline<layers![Timeout, Retry, Arc<CircuitBreaker>, Timeout], TonicClassifier>,
+    pipeline: Pipeline<Layers, TonicClassifier>,
     breaker: Arc<CircuitBreaker>,
 }
 

@@ -31,16 +31,13 @@ async fn where_nobody_listens_nothing_was_reached_and_even_what_may_not_be_repea
     }
 
     let script = Script::default();
+    let (retrying, channel) = (retrying(20), channel(address));
     let late = async {
         sleep(ms(30)).await;
-        tokio::net::TcpListener::bind(address).await.unwrap()
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        drop(tokio::spawn(axum::serve(listener, script.routes()).into_future()));
     };
-    let retrying = retrying(20);
-    let channel = channel(address);
-    let (outcome, _server) = tokio::join!(say(&retrying, &channel, ONCE), async {
-        let served = axum::serve(late.await, script.routes());
-        tokio::spawn(async move { served.await.unwrap() })
-    });
+    let (outcome, ()) = tokio::join!(say(&retrying, &channel, ONCE), late);
     assert_eq!(outcome.result.unwrap(), "hello");
     let seen = script.seen();
     assert_eq!(seen.len(), 1);

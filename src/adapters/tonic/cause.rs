@@ -19,12 +19,13 @@ use crate::{
 pub(super) fn classify_error(error: &(dyn Error + 'static)) -> Option<Classification> {
     let all = || iter::once(error).chain(causes(error));
     // Behind hyper's error there may be one that says more.
-    all().find_map(classify_cause).or_else(|| all().any(|cause| cause.is::<hyper::Error>()).then_some(BROKEN))
+    let is_of_connection = || all().any(<dyn Error>::is::<hyper::Error>);
+    all().find_map(classify_cause).or_else(|| is_of_connection().then_some(BROKEN))
 }
 
 /// Whether tonic's channel ended it because the time in `grpc-timeout`, or that of the endpoint, was up.
 pub(super) fn is_timeout(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<TimeoutExpired>())
+    causes(status).any(<dyn Error>::is::<TimeoutExpired>)
 }
 
 /// The connection broke, or the stream: what the server has done by then nobody knows.
