@@ -317,6 +317,19 @@ async fn each_attempt_tells_what_is_left_to_it_and_how_many_were_before() {
     assert_eq!(sent.into_inner().unwrap(), [(owned("450m"), None), (owned("400m"), owned("1"))]);
 }
 
+#[cfg(feature = "deadlines")]
+#[tokio::test(start_paused = true)]
+async fn a_call_in_a_handler_tells_what_is_left_of_the_handlers_time() {
+    let pipeline = Pipeline::builder("users").timeout(ms(1000)).classifier(TonicClassifier::new()).build().unwrap();
+    let handler = async {
+        sleep(ms(100)).await;
+        let sent =
+            pipeline.call_with(CallOptions::new(), |attempt| async move { Ok::<_, Status>(request((), attempt)) });
+        sent.await.unwrap().metadata().get(TIMEOUT).unwrap().to_str().unwrap().to_owned()
+    };
+    assert_eq!(withstand::Deadline::after(ms(400)).scope(handler).await, "300m");
+}
+
 #[tokio::test(start_paused = true)]
 async fn hedges_count_among_the_attempts_before() {
     let pipeline = Pipeline::builder("users")

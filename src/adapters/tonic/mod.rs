@@ -91,8 +91,8 @@
 //! # }
 //! ```
 //!
-//! A request that is a stream is made anew by the closure for each attempt, or sent by
-//! [`guard`](crate::Pipeline::guard), where no layer repeats.
+//! A request that is a stream is made anew by the closure for each attempt. One that cannot be is sent by
+//! [`guard`](crate::Pipeline::guard), where no layer repeats, and without what [`request`] tells.
 //!
 //! # In a handler of a server
 //!
@@ -122,6 +122,24 @@
 //! # }
 //! ```
 //!
+//! The time that its client has left is in the request's `grpc-timeout`. With the feature `deadlines`, calls in the handler
+//! end by then and tell the next server what is left of it, if they are made in a scope:
+//!
+#![cfg_attr(feature = "deadlines", doc = "```")]
+#![cfg_attr(not(feature = "deadlines"), doc = "```ignore")]
+//! use tonic::{Request, metadata::MetadataMap};
+//! use withstand::Deadline;
+//!
+//! fn deadline(metadata: &MetadataMap) -> Option<Deadline> {
+//!     let time = metadata.get("grpc-timeout")?.to_str().ok().and_then(Deadline::parse_timeout)?;
+//!     Some(Deadline::after(time)) // deadline.scope(async { .. }).await
+//! }
+//! # let mut request = Request::new(());
+//! # request.set_timeout(std::time::Duration::from_secs(3));
+//! # assert!(deadline(request.metadata()).unwrap().remaining() <= std::time::Duration::from_secs(3));
+//! # assert!(deadline(Request::new(()).metadata()).is_none());
+//! ```
+//!
 //! # Around a channel
 //!
 //! One layer for all methods of all clients of a channel: circuit breaker, bulkhead and timeouts, once. With the feature
@@ -140,14 +158,19 @@
 //!     .classifier(ChannelClassifier::new())
 //!     .build()?;
 //! # let channel = tower::service_fn(|_: http::Request<tonic::body::Body>| async {
-//! #     Ok::<_, Status>(http::Response::new(tonic::body::Body::empty()))
+//! #     Ok::<_, std::io::Error>(http::Response::new(tonic::body::Body::empty()))
 //! # });
 //! let channel = ServiceBuilder::new()
 //!     .map_err(Status::from)
 //!     .layer(PipelineLayer::with_requests(pipeline, ChannelRequests::new()))
 //!     .service(channel);
-//! // let users = UsersClient::new(channel);
-//! # let _ = tonic::client::Grpc::new(channel);
+//! let users = UsersClient::new(channel);
+//! # struct UsersClient<T>(T); // bounds as tonic-build has them
+//! # impl<T: tonic::client::GrpcService<tonic::body::Body, Error: Into<Box<dyn std::error::Error + Send + Sync>>>> UsersClient<T> {
+//! #     fn new(channel: T) -> Self {
+//! #         Self(channel)
+//! #     }
+//! # }
 //! # Ok::<(), withstand::ConfigError>(())
 //! ```
 //!

@@ -15,7 +15,7 @@ const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc
 ///
 /// | metadata | value |
 /// |---|---|
-/// | `grpc-timeout` | the time that is left to this attempt, to its nearest deadline: whole milliseconds, from 99999999 of them on whole seconds, never more than there is. `0m` in the last millisecond, when a server need not even begin. As it is, if the request has a shorter one; without any deadline it is left alone |
+/// | `grpc-timeout` | the time that is left to this attempt, to its nearest deadline: whole milliseconds, or whole seconds where those would take more than eight digits; never more than there is. `0m` in the last millisecond, when a server need not even begin. As it is, if the request has a shorter one; without any deadline it is left alone |
 /// | `grpc-previous-rpc-attempts` | how many attempts of this call began before this one, hedges among them. The first one has none, also if the request had one: that would be somebody else's |
 ///
 /// Call it in the closure of [`call_with`](crate::Pipeline::call_with), which gives the [`Attempt`], so that each attempt has
