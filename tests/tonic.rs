@@ -246,7 +246,10 @@ fn what_is_behind_a_status_counts_instead_of_the_code_that_tonic_makes_of_it() {
         (behind(h2::Error::from(h2::Reason::REFUSED_STREAM)), Verdict::failure().label("grpc_protocol")),
         (behind("whatever"), Verdict::failure().label("grpc_unknown")),
     ];
-    for (status, expected) in cases {
+    let mut wrapping = Status::unavailable("of another client");
+    wrapping.set_source(Arc::new(io::Error::other(ConnectError("no name".into()))));
+    let wrapping = (wrapping, Verdict::unreached().label("grpc_connect"));
+    for (status, expected) in cases.into_iter().chain([wrapping]) {
         assert_eq!(classify_status(&status), expected, "{status:?}");
         // The same error from a channel; what is unknown has no code there.
         let error = Wrapped(Box::new(status));
