@@ -268,6 +268,14 @@ fn the_time_that_is_up_in_a_server_of_tonics_is_known_by_its_words() {
 }
 
 #[test]
+fn what_an_interceptor_says_looks_like_the_words_of_the_server() {
+    // So tonic makes a response of it, which the client then reads.
+    let response = Status::cancelled("by an interceptor").into_http::<()>();
+    let status = Status::from_header_map(response.headers()).unwrap();
+    assert_eq!(verdict(&status), Verdict::failure());
+}
+
+#[test]
 fn a_head_without_a_status_is_a_success_or_what_grpc_makes_of_its_http_status() {
     let classify = |status: u16| {
         let response = http::Response::builder().status(status).body(()).unwrap();
