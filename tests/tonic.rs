@@ -539,6 +539,12 @@ async fn what_a_caller_is_told_is_the_status_as_it_is_a_timeout_or_unavailable()
     let told = Status::from(timed_out);
     assert_eq!((told.code(), verdict(&told)), (Code::DeadlineExceeded, Verdict::transient()));
 
+    // Nothing was called.
+    let late = CallOptions::new().deadline(Instant::now());
+    let timed_out = pipeline.call_with(late, |_| async { Ok::<_, Status>(()) }).await.unwrap_err();
+    let told = Status::from(timed_out);
+    assert_eq!((told.code(), verdict(&told)), (Code::DeadlineExceeded, Verdict::rejected()));
+
     let breaker = CircuitBreaker::builder().build().unwrap();
     let _isolation = breaker.isolate();
     let pipeline = Pipeline::builder("users").circuit_breaker(breaker).build().unwrap();

@@ -55,6 +55,25 @@ async fn a_call_sees_the_status_of_a_stream_only_if_it_reads_it() {
 }
 
 #[tokio::test]
+async fn a_connection_that_breaks_in_the_middle_of_a_stream_is_transient_if_it_is_read_within_the_call() {
+    let script = Script::default();
+    let server = script.serve().await;
+    let client = EchoClient::new(channel(server.address));
+    let all = async |attempts| {
+        script.is([Answer::BreaksOff(vec!["one", "two"])]);
+        retrying(attempts)
+            .outcome_with(CallOptions::new(), |attempt| {
+                let (mut client, request) = (client.clone(), request(Bytes::from("all"), attempt));
+                async move { read(client.list(request).await?.into_inner()).await }
+            })
+            .await
+    };
+    let outcome = all(1).await;
+    assert_eq!((outcome.verdict(), outcome.label()), (Verdict::transient(), "grpc_connection"), "{outcome:?}");
+    assert_eq!(all(3).await.result.unwrap(), ["all"]);
+}
+
+#[tokio::test]
 async fn pushback_in_the_trailers_of_a_stream_that_is_read_within_the_call_is_heeded() {
     let script = Script::default();
     let (address, _server) = script.serve_by_tonic(None).await;

@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     future::pending,
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -13,7 +14,12 @@ use std::{
 
 use axum::{Extension, Router, extract::State, response::IntoResponse, routing::post};
 use bytes::Bytes;
-use tokio::{net::TcpListener, task::JoinHandle, time::Instant};
+use tokio::{
+    net::TcpListener,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_stream::{Stream, StreamExt};
 use tonic::{
     Request, Response, Status,
     metadata::MetadataMap,
@@ -38,8 +44,23 @@ pub(crate) enum Answer {
     Fails(Status),
     /// Some messages, and then the status.
     Streams(Vec<&'static str>, Status),
+    /// Some messages, and then the connection is reset.
+    BreaksOff(Vec<&'static str>),
     Hangs,
     Resets,
+}
+
+/// What a handler has to say: messages, and what is after them.
+struct Said {
+    messages: Vec<Bytes>,
+    end: Option<Status>,
+    resets: Option<Connection>,
+}
+
+impl Said {
+    fn of(messages: impl IntoIterator<Item = impl Into<Bytes>>) -> Self {
+        Self { messages: messages.into_iter().map(Into::into).collect(), end: None, resets: None }
+    }
 }
 
 /// What a request told.
@@ -88,13 +109,16 @@ impl Script {
         Running(self.running.clone())
     }
 
-    async fn answer(self, request: Request<Bytes>, connection: Origin) -> Result<(Vec<Bytes>, Option<Status>), Status> {
+    async fn answer(self, request: Request<Bytes>, connection: Origin) -> Result<Said, Status> {
         let _running = self.note(request.metadata());
         let next = self.next.lock().unwrap().pop_front();
         match next.unwrap_or(Answer::Echo) {
-            Answer::Echo => Ok((vec![request.into_inner()], None)),
+            Answer::Echo => Ok(Said::of([request.into_inner()])),
             Answer::Fails(status) => Err(status),
-            Answer::Streams(messages, status) => Ok((messages.into_iter().map(Bytes::from).collect(), Some(status))),
+            Answer::Streams(messages, status) => Ok(Said { end: Some(status), ..Said::of(messages) }),
+            Answer::BreaksOff(messages) => {
+                Ok(Said { resets: connection.map(|Extension(origin)| origin), ..Said::of(messages) })
+            }
             Answer::Hangs => pending().await,
             Answer::Resets => {
                 connection.unwrap().reset();
@@ -107,7 +131,7 @@ impl Script {
         let say = async |State(script): State<Self>, connection: Origin, request: axum::extract::Request| {
             let service = service_fn(move |request| {
                 let answer = script.clone().answer(request, connection.clone());
-                async { Ok(Response::new(answer.await?.0.concat().into())) }
+                async { Ok(Response::new(answer.await?.messages.concat().into())) }
             });
             tonic::server::Grpc::new(Plain).unary(service, request).await.into_response()
         };
@@ -115,9 +139,20 @@ impl Script {
             let service = service_fn(move |request| {
                 let answer = script.clone().answer(request, connection.clone());
                 async {
-                    let (messages, status) = answer.await?;
-                    let all: Vec<_> = messages.into_iter().map(Ok).chain(status.map(Err)).collect();
-                    Ok(Response::new(tokio_stream::iter(all)))
+                    let Said { messages, end, resets } = answer.await?;
+                    let all: Vec<_> = messages.into_iter().map(Ok).chain(end.map(Err)).collect();
+                    let rest: Pin<Box<dyn Stream<Item = _> + Send>> = match resets {
+                        Some(connection) => {
+                            // When the messages are on their way.
+                            drop(tokio::spawn(async move {
+                                sleep(ms(50)).await;
+                                connection.reset();
+                            }));
+                            Box::pin(tokio_stream::pending())
+                        }
+                        None => Box::pin(tokio_stream::empty()),
+                    };
+                    Ok(Response::new(tokio_stream::iter(all).chain(rest)))
                 }
             });
             tonic::server::Grpc::new(Plain).server_streaming(service, request).await.into_response()

@@ -39,7 +39,8 @@ fn classify_cause(cause: &(dyn Error + 'static)) -> Option<Classification> {
         return Some(Verdict::transient().label("grpc_timeout"));
     }
     if let Some(error) = cause.downcast_ref::<hyper::Error>() {
-        return classify_hyper(error);
+        // The connection was gone before the request was on it.
+        return error.is_canceled().then_some(Verdict::unreached().label("grpc_connection"));
     }
     if let Some(error) = cause.downcast_ref::<h2::Error>() {
         return Some(classify_h2(error));
@@ -59,15 +60,6 @@ fn classify_cause(cause: &(dyn Error + 'static)) -> Option<Classification> {
     Some(verdict.label("timeout"))
 }
 
-fn classify_hyper(error: &hyper::Error) -> Option<Classification> {
-    if error.is_canceled() {
-        // The connection was gone before the request was on it.
-        return Some(Verdict::unreached().label("grpc_connection"));
-    }
-    // The stream that was to be the request failed: it could not be encoded, or is larger than the client may send.
-    error.is_user().then_some(Verdict::ignored().label("grpc_request"))
-}
-
 /// [What the error codes of HTTP/2 mean](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors), whatever
 /// status tonic makes of them: that depends on its features.
 fn classify_h2(error: &h2::Error) -> Classification {
@@ -75,7 +67,7 @@ fn classify_h2(error: &h2::Error) -> Classification {
         return BROKEN;
     }
     if error.is_reset() && !error.is_remote() && !error.is_library() {
-        // Whoever called has ended it, or its request could not be encoded.
+        // Whoever called has ended it; or its request could not be encoded, or is larger than the client may send.
         return Verdict::ignored().label("grpc_request");
     }
     match error.reason() {
