@@ -539,6 +539,12 @@ impl<T, E> Outcome<T, E> {
         self
     }
 
+    /// The same in a place of its own: for a branch that has it in memory, while others have not.
+    #[inline(always)]
+    pub(crate) fn aside(self) -> Self {
+        self.put_aside(|| {})
+    }
+
     /// Does something that may unwind, for which an outcome must be in memory: in a place of its own, so that where
     /// nothing is to be done it need not be.
     #[inline(always)]

@@ -122,6 +122,7 @@ impl CallState {
         self.winner.load(Relaxed)
     }
 
+    #[inline(always)]
     pub(crate) fn won(&self, hedge: u32) {
         self.winner.store(hedge, Relaxed);
     }

@@ -105,6 +105,8 @@ pub struct Fallback<S> {
     id: PolicyId,
     substitute: S,
     handles: Vec<VerdictKind>,
+    /// The same.
+    handled: Verdicts,
     limit: Duration,
     /// Whether it may decline.
     declines: bool,
@@ -293,6 +295,36 @@ impl<S> FallbackBuilder<S> {
     }
 }
 
+/// A set of verdicts: looked at in every call, so a bit for each.
+#[derive(Clone, Copy)]
+struct Verdicts(u8);
+
+impl Verdicts {
+    #[inline(always)]
+    const fn of(kind: VerdictKind) -> Self {
+        Self(match kind {
+            VerdictKind::Success => 1,
+            VerdictKind::Transient => 2,
+            VerdictKind::Unreached => 4,
+            VerdictKind::Throttled => 8,
+            VerdictKind::Failure => 16,
+            VerdictKind::Ignored => 32,
+            VerdictKind::Rejected => 64,
+        })
+    }
+
+    #[inline(always)]
+    const fn contains(self, kind: VerdictKind) -> bool {
+        self.0 & Self::of(kind).0 != 0
+    }
+}
+
+impl FromIterator<VerdictKind> for Verdicts {
+    fn from_iter<I: IntoIterator<Item = VerdictKind>>(kinds: I) -> Self {
+        Self(kinds.into_iter().fold(0, |set, kind| set | Self::of(kind).0))
+    }
+}
+
 /// What a fallback answers for unless it is told.
 const FAILURES: [VerdictKind; 5] = [
     VerdictKind::Transient,
@@ -318,7 +350,8 @@ impl<S> IntoLayer<Fallback<S>> for FallbackBuilder<S> {
             return Err(error.in_policy(&id.name));
         }
         let Self { substitute, handles, limit, declines, waits, .. } = self;
-        Ok(Fallback { id, substitute, handles, limit, declines, waits })
+        let handled = handles.iter().copied().collect();
+        Ok(Fallback { id, substitute, handles, handled, limit, declines, waits })
     }
 }
 
@@ -340,14 +373,14 @@ impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let replace = move |outcome| self.replace(outcome, cx);
-        Replaced { handles: &self.handles, replace, stage: Stage::Runs { attempt: op.attempt(cx) } }
+        Replaced { handled: self.handled, replace, stage: Stage::Runs { attempt: op.attempt(cx) } }
     }
 }
 
 pin_project! {
     /// Written by hand, because an outcome that leaves an async block is moved once more than needed.
-    struct Replaced<'p, Replace, F, R> {
-        handles: &'p [VerdictKind],
+    struct Replaced<Replace, F, R> {
+        handled: Verdicts,
         replace: Replace,
         #[pin]
         stage: Stage<F, R>,
@@ -362,7 +395,7 @@ pin_project! {
     }
 }
 
-impl<T, E, Replace, F, R> Future for Replaced<'_, Replace, F, R>
+impl<T, E, Replace, F, R> Future for Replaced<Replace, F, R>
 where
     Replace: Fn(Outcome<T, E>) -> R,
     F: Future<Output = Outcome<T, E>>,
@@ -375,13 +408,14 @@ where
         let mut this = self.project();
         if let Now::Runs { attempt } = this.stage.as_mut().project() {
             let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
-            if !this.handles.contains(&outcome.kind()) {
+            if !this.handled.contains(outcome.kind()) {
                 return Poll::Ready(outcome);
             }
-            this.stage.set(Stage::Replaces { replacement: (this.replace)(outcome) });
+            let replacement = (this.replace)(outcome.aside());
+            this.stage.set(Stage::Replaces { replacement });
         }
         match this.stage.project() {
-            Now::Replaces { replacement } => replacement.poll(task),
+            Now::Replaces { replacement } => replacement.poll(task).map(Outcome::aside),
             Now::Runs { .. } => Poll::Pending,
         }
     }

@@ -242,6 +242,11 @@ impl<'a> Sample<'a> {
         self.cx.frame().attempts_started() > 0
     }
 
+    #[inline(always)]
+    pub(super) fn is_idle(&self) -> bool {
+        self.done
+    }
+
     /// A success took as long as it took.
     #[inline(always)]
     pub(super) fn succeed(&mut self) {

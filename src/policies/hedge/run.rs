@@ -83,15 +83,16 @@ where
         let mut this = self.project();
         // Once in each turn of the task: an attempt that gives up its turn must not get it back at once.
         let Some(Poll::Ready(outcome)) = this.first.as_mut().as_pin_mut().map(|attempt| attempt.poll(task)) else {
-            return this.go_on(None, task);
+            return this.go_on(None, task).map(Outcome::aside);
         };
         if outcome.kind() == VerdictKind::Success && this.beside.race.is_none() {
-            this.first_sample.succeed();
+            let outcome =
+                if this.first_sample.is_idle() { outcome } else { outcome.put_aside(|| this.first_sample.succeed()) };
             let cx = &this.beside.cx;
             cx.state().won(cx.hedge());
             return Poll::Ready(this.hedge.settle(outcome, cx));
         }
-        this.go_on(Some(outcome), task)
+        this.go_on(Some(outcome.aside()), task).map(Outcome::aside)
     }
 }
 

@@ -82,7 +82,7 @@ where
             }
         }
         match this.stage.project() {
-            Now::Rest { rest } => rest.poll(task),
+            Now::Rest { rest } => rest.poll(task).map(Outcome::aside),
             Now::First { .. } | Now::Over => Poll::Pending,
         }
     }
