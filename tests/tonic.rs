@@ -533,6 +533,9 @@ async fn what_a_caller_is_told_is_the_status_as_it_is_a_timeout_or_unavailable()
     assert_eq!(told.code(), Code::DeadlineExceeded);
     let told = Status::from(Error::Operation(Wrapped(Box::new(TimeoutExpired(())))));
     assert_eq!(told.code(), Code::DeadlineExceeded);
+    // And so do its servers, whose CANCELLED is another thing otherwise.
+    let cancelled = |message: &str| Status::from(Error::Operation(Status::cancelled(message))).code();
+    assert_eq!((cancelled("Timeout expired"), cancelled("")), (Code::DeadlineExceeded, Code::Cancelled));
 
     let pipeline = Pipeline::builder("users").timeout(ms(10)).classifier(TonicClassifier::new()).build().unwrap();
     let timed_out = pipeline.call(std::future::pending::<Result<(), Status>>).await.unwrap_err();

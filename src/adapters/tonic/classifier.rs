@@ -105,7 +105,7 @@ pub fn classify_status(status: &Status) -> Classification {
     }
     let code = status.code();
     let verdict = match code {
-        Code::Cancelled if status.message() == TIMEOUT_OF_SERVERS => Verdict::transient(),
+        Code::Cancelled if is_timeout_of_server(status) => Verdict::transient(),
         Code::Cancelled if status.metadata().is_empty() => Verdict::ignored(),
         code => verdict(code),
     };
@@ -113,7 +113,9 @@ pub fn classify_status(status: &Status) -> Classification {
 }
 
 /// What tonic's servers say when the time in `grpc-timeout` is up.
-const TIMEOUT_OF_SERVERS: &str = "Timeout expired";
+pub(super) fn is_timeout_of_server(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.message() == "Timeout expired"
+}
 
 /// The verdict about a code that a server gives.
 pub(super) const fn verdict(code: Code) -> Verdict {

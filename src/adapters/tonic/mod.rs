@@ -203,7 +203,7 @@ use crate::error::Error;
 /// What a caller is told: see [the page of this module](crate::tonic#in-a-handler-of-a-server).
 ///
 /// The operation's own error is a [`Status`] as it is, or what tonic makes of it. A timeout is `DEADLINE_EXCEEDED`, also
-/// that of tonic's channel, which calls it `CANCELLED`. A rejection is `UNAVAILABLE`.
+/// one of tonic's channel or its server, which call it `CANCELLED`. A rejection is `UNAVAILABLE`.
 impl<E> From<Error<E>> for Status
 where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -225,9 +225,9 @@ where
     }
 }
 
-/// A timeout of tonic's channel has the code that gRPC has for it.
+/// A timeout of tonic's channel, or of its server, has the code that gRPC has for it.
 fn with_code_of_timeout(status: Status) -> Status {
-    if !cause::is_timeout(&status) {
+    if !cause::is_timeout(&status) && !classifier::is_timeout_of_server(&status) {
         return status;
     }
     let mut timeout = Status::deadline_exceeded(status.message());
