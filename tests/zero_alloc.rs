@@ -247,6 +247,24 @@ fn an_erased_policy_allocates_once_for_the_run_and_once_for_each_attempt() {
     });
 }
 
+#[cfg(feature = "serde")]
+#[test]
+fn layers_from_settings_allocate_once_for_each_run_and_once_for_each_attempt_of_the_operation() {
+    use withstand::{BackoffConfig, PipelineConfig, RetryConfig, TimeoutConfig};
+
+    let (mut retry, mut backoff) = (RetryConfig::default(), BackoffConfig::default());
+    (backoff.base, backoff.cap) = (Some(ms(1)), Some(ms(1)));
+    (retry.backoff, retry.without_budget) = (Some(backoff), Some(true));
+    let config = PipelineConfig::new("users");
+    let config = config.layer(TimeoutConfig::new(ms(900))).layer(retry).layer(TimeoutConfig::new(ms(100)));
+    alone(async {
+        let pipeline = Pipeline::from_config(config).build().unwrap();
+        assert_eq!(allocations(|| pipeline.call(|| ready(Ok::<_, Fault>(7)))).await, 4);
+        let failing = || pipeline.call(|| ready(Err::<u32, _>(Fault::ConnectionReset)));
+        assert_eq!(allocations(failing).await, 8, "three attempts, each in a run of the layer inside");
+    });
+}
+
 #[cfg(feature = "tower")]
 #[test]
 fn a_call_through_a_layer_of_tower_allocates_once_and_no_more_however_often_it_attempts() {
