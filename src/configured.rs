@@ -1,6 +1,6 @@
 //! Layers that are known only when a file is read.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future};
 
 use crate::{
     build::IntoLayer,
@@ -11,13 +11,13 @@ use crate::{
     name::Name,
     outcome::Outcome,
     policies::{bulkhead::Bulkhead, circuit_breaker::CircuitBreaker, hedge::Hedge, retry::Retry, timeout::Timeout},
-    policy::{Describe, Operation, Policy, Site},
+    policy::{Describe, Erased, ErasedOperation, Operation, Policy, Site},
 };
 
 /// Layers from settings as data, for any types of results and errors. See
 /// [`Pipeline::from_config`](crate::Pipeline::from_config).
 ///
-/// Each layer allocates once for each run and once for each attempt.
+/// It allocates once for each run of a layer and once for each attempt of the operation.
 pub struct Configured {
     /// From the outside in.
     layers: Vec<AnyLayer>,
@@ -99,15 +99,13 @@ impl<T: Send, E: Send> Policy<T, E> for Configured {
     }
 }
 
-type Boxed<'a, T, E> = Pin<Box<dyn Future<Output = Outcome<T, E>> + Send + 'a>>;
-
 /// Runs the operation in the layers, the first of which is the outermost.
-fn run<'a, T, E>(layers: &'a [AnyLayer], op: &'a dyn Innermost<T, E>, cx: Context<'a>) -> Boxed<'a, T, E>
+fn run<'a, T, E>(layers: &'a [AnyLayer], op: &'a dyn ErasedOperation<T, E>, cx: Context<'a>) -> Erased<'a, T, E>
 where
     T: Send + 'a,
     E: Send + 'a,
 {
-    let Some((outermost, layers)) = layers.split_first() else { return op.attempt_boxed(cx) };
+    let Some((outermost, layers)) = layers.split_first() else { return op.attempt_erased(cx) };
     let inside = Inside { layers, op };
     match outermost {
         AnyLayer::Timeout(layer) => Box::pin(layer.run(inside, cx)),
@@ -118,40 +116,15 @@ where
     }
 }
 
-/// The layers that are inside another one.
-struct Inside<'a, T, E> {
+/// The layers that are inside another one, and the operation at their core, erased.
+#[derive(Clone, Copy)]
+struct Inside<'a, Op> {
     layers: &'a [AnyLayer],
-    op: &'a dyn Innermost<T, E>,
+    op: Op,
 }
 
-impl<T, E> Clone for Inside<'_, T, E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<T, E> Copy for Inside<'_, T, E> {}
-
-impl<T: Send, E: Send> Operation<T, E> for Inside<'_, T, E> {
+impl<T: Send, E: Send> Operation<T, E> for Inside<'_, &dyn ErasedOperation<T, E>> {
     async fn attempt(self, cx: Context<'_>) -> Outcome<T, E> {
         run(self.layers, self.op, cx).await
-    }
-}
-
-/// The operation, whose type would otherwise grow with each layer.
-trait Innermost<T, E>: Send + Sync {
-    fn attempt_boxed<'a>(&'a self, cx: Context<'a>) -> Boxed<'a, T, E>
-    where
-        T: 'a,
-        E: 'a;
-}
-
-impl<T: Send, E: Send, Op: Operation<T, E>> Innermost<T, E> for Op {
-    fn attempt_boxed<'a>(&'a self, cx: Context<'a>) -> Boxed<'a, T, E>
-    where
-        T: 'a,
-        E: 'a,
-    {
-        Box::pin((*self).attempt(cx))
     }
 }

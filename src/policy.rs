@@ -114,21 +114,14 @@ impl<Outer, Inner> Stack<Outer, Inner> {
     }
 }
 
-/// The inner half of a stack, bound to the operation at its core.
-struct Inside<'a, P, Op> {
-    policy: &'a P,
+/// The inner half of a stack, by reference, bound to the operation at its core.
+#[derive(Clone, Copy)]
+struct Inside<P, Op> {
+    policy: P,
     op: Op,
 }
 
-impl<P, Op: Copy> Clone for Inside<'_, P, Op> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<P, Op: Copy> Copy for Inside<'_, P, Op> {}
-
-impl<T: Send, E: Send, P: Policy<T, E>, Op: Operation<T, E>> Operation<T, E> for Inside<'_, P, Op> {
+impl<T: Send, E: Send, P: Policy<T, E>, Op: Operation<T, E>> Operation<T, E> for Inside<&P, Op> {
     #[inline]
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         self.policy.run(self.op, cx)
@@ -282,7 +275,8 @@ impl<T: Send, E: Send> Policy<T, E> for BoxPolicy<T, E> {
     }
 }
 
-type Erased<'a, T, E> = Pin<Box<dyn Future<Output = Outcome<T, E>> + Send + 'a>>;
+/// The future of an erased method.
+pub(crate) type Erased<'a, T, E> = Pin<Box<dyn Future<Output = Outcome<T, E>> + Send + 'a>>;
 
 /// [`Policy`] with its generic method erased.
 trait ErasedPolicy<T, E>: Describe + Send + Sync {
@@ -302,7 +296,8 @@ impl<T: Send, E: Send, P: Policy<T, E>> ErasedPolicy<T, E> for P {
     }
 }
 
-trait ErasedOperation<T, E>: Send + Sync {
+/// [`Operation`] with its method boxed, for layers whose types do not grow with what is inside of them.
+pub(crate) trait ErasedOperation<T, E>: Send + Sync {
     fn attempt_erased<'a>(&'a self, cx: Context<'a>) -> Erased<'a, T, E>
     where
         T: 'a,
