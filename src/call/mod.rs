@@ -61,7 +61,7 @@ where
         #[cfg(feature = "tracing")]
         if telemetry.observer.is_some() {
             if let Some(span) = spanned::wanted(telemetry) {
-                return Box::pin(spanned::drive(span, telemetry, options, policy, operation, take)).await;
+                return Box::pin(spanned::drive(span, telemetry, options, policy, &operation, take)).await;
             }
         }
         let state = CallState::new(options.given());

@@ -38,28 +38,20 @@ fn pipeline(telemetry: &Telemetry) -> Option<&str> {
 }
 
 /// The same as [`drive`](super::drive), in a span.
-pub(super) async fn drive<O, P, Op, T, E, R>(
+pub(super) async fn drive<O: Options, T: Send, E: Send, R>(
     (span, spans): (Span, Spans),
     telemetry: &Telemetry,
     options: O,
-    policy: &P,
-    operation: Op,
+    policy: &impl Policy<T, E>,
+    op: impl Operation<T, E>,
     take: impl Fn(Outcome<T, E>) -> R + Send,
-) -> R
-where
-    O: Options,
-    P: Policy<T, E>,
-    Op: Send + Sync,
-    for<'o> &'o Op: Operation<T, E>,
-    T: Send,
-    E: Send,
-{
+) -> R {
     let state = CallState::new(options.given());
     let root = Frame::root(&state, telemetry, options.given());
     let report = span.in_scope(|| report::CallReport::begin(&root)).in_span(&span);
-    let operation = InSpans { op: &operation, wanted: spans >= Spans::CallsAndAttempts };
+    let op = InSpans { op, wanted: spans >= Spans::CallsAndAttempts };
     let call = PublicCall {
-        root: Root::new(&state, policy.run(operation, Context::new(&root))),
+        root: Root::new(&state, policy.run(op, Context::new(&root))),
         stage: Stage::Begins,
         report,
         take,
@@ -108,23 +100,13 @@ impl Drop for LeftOnDrop<'_> {
 }
 
 /// An operation whose attempts have spans, if they are wanted.
-struct InSpans<'o, Op> {
-    op: &'o Op,
+#[derive(Clone, Copy)]
+struct InSpans<Op> {
+    op: Op,
     wanted: bool,
 }
 
-impl<Op> Clone for InSpans<'_, Op> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<Op> Copy for InSpans<'_, Op> {}
-
-impl<'o, T: Send, E: Send, Op: Sync> Operation<T, E> for InSpans<'o, Op>
-where
-    &'o Op: Operation<T, E>,
-{
+impl<T: Send, E: Send, Op: Operation<T, E>> Operation<T, E> for InSpans<Op> {
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let span = AttemptSpan { cx, wanted: self.wanted, span: None };
         InAttemptSpan { span, attempt: Some(self.op.attempt(cx)) }
