@@ -1,43 +1,25 @@
 //! No input makes a policy grow. Not among the others of `conformance`, because these share their heap with nobody.
 #![cfg(test)]
 
+#[path = "support/heap.rs"]
+mod heap;
 #[path = "support/mod.rs"]
 mod support;
 
 use std::{
-    alloc::System,
     collections::VecDeque,
-    future::Future,
     panic::resume_unwind,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
-use tokio::{
-    runtime::Builder,
-    time::{Duration, Instant, advance, sleep},
-};
+use tokio::time::{Duration, Instant, advance, sleep};
 use withstand::{
     Bulkhead, CircuitBreaker, Classification, Context, Describe, Event, Hedge, Operation, Outcome, Pipeline, Policy,
     Retry, RetryBudget, Verdict,
 };
 
+use heap::{alone, bytes_in_use};
 use support::{ms, secs};
-
-#[global_allocator]
-static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// Runs one test at a time, on a paused clock.
-fn alone(test: impl Future<Output = ()>) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
-}
-
-fn bytes_in_use() -> usize {
-    let stats = HEAP.stats();
-    stats.bytes_allocated - stats.bytes_deallocated
-}
 
 /// Whether doing something so many times leaves some bytes behind each time.
 async fn grows(times: usize, mut with: impl AsyncFnMut(usize)) -> bool {

@@ -1,46 +1,13 @@
 //! What `Keyed` takes from the heap. Not among the others of `keyed`, because these share their heap with nobody.
 #![cfg(test)]
 
-use std::{
-    alloc::System,
-    future::{Future, ready},
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+#[path = "support/heap.rs"]
+mod heap;
 
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tokio::runtime;
+use std::{future::ready, time::Duration};
+
+use heap::{allocations, alone, bytes_in_use};
 use withstand::{CircuitBreaker, Instance, Keyed, Pipeline, StandardLayers};
-
-#[global_allocator]
-static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// Runs one test at a time, on a paused clock: all threads share the heap that is counted.
-fn alone(test: impl Future<Output = ()>) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
-}
-
-/// The allocations of one call. The least of many: what the test runner does meanwhile adds to some.
-async fn allocations<Fut: Future>(call: impl Fn() -> Fut) -> usize {
-    let mut least = usize::MAX;
-    for _ in 0..100 {
-        let region = Region::new(HEAP);
-        drop(call().await);
-        let change = region.change();
-        least = least.min(change.allocations + change.reallocations);
-        if least == 0 {
-            break;
-        }
-    }
-    least
-}
-
-fn bytes_in_use() -> usize {
-    let stats = HEAP.stats();
-    stats.bytes_allocated - stats.bytes_deallocated
-}
 
 fn tenants(capacity: usize) -> Keyed<String, Pipeline<StandardLayers>> {
     Keyed::builder(|_| Pipeline::standard("tenant").build()).capacity(capacity).build().unwrap()

@@ -1,49 +1,26 @@
 //! No call allocates, whichever way it goes, unless a hedge starts.
 #![cfg(test)]
 
+#[path = "support/heap.rs"]
+mod heap;
+
 use std::{
-    alloc::System,
-    future::{Future, poll_fn, ready},
+    future::{poll_fn, ready},
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
 
-use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use tokio::{runtime, time::sleep};
+use heap::{allocations, alone};
+use tokio::time::sleep;
 use withstand::{
     Backoff, BoxPolicy, Bulkhead, CallOptions, CircuitBreaker, Error, Fallback, Hedge, Idempotency, Jitter, Outcome,
     Pipeline, Policy, Retry, Timeout,
 };
 
-#[global_allocator]
-static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
 const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
-}
-
-/// Runs one test at a time, on a paused clock: all threads share the heap that is counted.
-fn alone(test: impl Future<Output = ()>) {
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
-}
-
-/// The allocations of one call. The least of many: what the test runner does meanwhile adds to some.
-async fn allocations<Fut: Future>(call: impl Fn() -> Fut) -> usize {
-    let mut least = usize::MAX;
-    for _ in 0..100 {
-        let region = Region::new(HEAP);
-        drop(call().await);
-        let change = region.change();
-        least = least.min(change.allocations + change.reallocations);
-        if least == 0 {
-            break;
-        }
-    }
-    least
 }
 
 /// The error of an operation. It holds nothing on the heap.

@@ -4,13 +4,14 @@
 //! `WITHSTAND_TORTURE_SEED` is the seed to begin with: threads do not repeat themselves, but what is asked of them does.
 #![cfg(test)]
 
+#[path = "../support/heap.rs"]
+mod heap;
 #[path = "../support/random.rs"]
 mod random;
 mod record;
 mod world;
 
 use std::{
-    alloc::System,
     collections::BTreeMap,
     env,
     future::poll_fn,
@@ -24,19 +25,16 @@ use std::{
     task::Poll,
 };
 
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     task::{JoinHandle, JoinSet},
     time::{Duration, Instant, sleep, timeout},
 };
 
+use heap::bytes_in_use;
 use random::Random;
 use record::{CALL, End, OUTCOMES, Op, Record, TOLD_TO};
 use world::{KINDS, LIMIT, MOST, MOST_AT_ONCE, WAYS, World, ms};
-
-#[global_allocator]
-static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// One test at a time: all share the threads and the heap.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -54,11 +52,6 @@ fn seed() -> u64 {
 
 fn threads() -> Runtime {
     Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap()
-}
-
-fn bytes_in_use() -> usize {
-    let stats = HEAP.stats();
-    stats.bytes_allocated - stats.bytes_deallocated
 }
 
 /// All calls so far.
