@@ -12,23 +12,13 @@ use std::{
     time::Duration,
 };
 
-use support::{Log, Script, as_it_says, caught, ms, secs};
+use support::{EVERY_VERDICT, Log, Script, as_it_says, caught, ms, secs};
 use tokio::time::{Instant, sleep};
 use withstand::{
     Backoff, Bulkhead, CallOptions, CallOutcome, CircuitBreaker, CircuitState, ClassifyErrors, Error, EventKind,
     Fallback, FallbackBuilder, FallbackEnd, Outcome, Pipeline, Reason, Rejection, Retry, Substitute, Verdict,
     VerdictKind, layers,
 };
-
-const EVERY_VERDICT: [Verdict; 7] = [
-    Verdict::success(),
-    Verdict::transient(),
-    Verdict::unreached(),
-    Verdict::throttled(),
-    Verdict::failure(),
-    Verdict::ignored(),
-    Verdict::rejected(),
-];
 
 type Judged = ClassifyErrors<fn(&Verdict) -> Verdict>;
 

@@ -7,7 +7,7 @@ use std::{
     borrow::Cow, collections::hash_map::RandomState, error::Error as _, fmt, future::pending, hash::BuildHasher, io,
 };
 
-use support::{ms, secs};
+use support::{EVERY_VERDICT, ms, secs};
 use tokio::time::{Instant, sleep};
 use withstand::{
     Backoff, Bulkhead, CallOptions, Classification, Classify, ConfigError, Error, Fallback, Name, Outcome, Phase,
@@ -214,16 +214,7 @@ fn every_word_is_the_name_in_snake_case() {
 
 #[test]
 fn a_verdict_knows_its_kind_and_lends_its_word_as_a_label() {
-    let verdicts = [
-        Verdict::success(),
-        Verdict::transient(),
-        Verdict::unreached(),
-        Verdict::throttled(),
-        Verdict::failure(),
-        Verdict::ignored(),
-        Verdict::rejected(),
-    ];
-    for verdict in verdicts {
+    for verdict in EVERY_VERDICT {
         let kind = verdict.kind();
         assert_eq!(verdict.is_success(), kind == VerdictKind::Success);
         assert_eq!(verdict.is_rejected(), kind == VerdictKind::Rejected);

@@ -9,7 +9,7 @@ use withstand::{
 
 use crate::{
     stage::{HANG, Part, Stage, answers, by_fault, gives, hedged, suppressed},
-    support::{Log, ms, secs},
+    support::{EVERY_VERDICT, Log, ms, secs},
 };
 
 /// This quantile of at least ten samples; 100 ms before.
@@ -129,15 +129,7 @@ async fn a_timeout_outside_counts_with_no_less_than_the_delay() {
 #[tokio::test(start_paused = true)]
 async fn failures_are_not_measured() {
     let hedge = measuring(quantile(0.5));
-    let verdicts = [
-        Verdict::transient(),
-        Verdict::unreached(),
-        Verdict::throttled(),
-        Verdict::failure(),
-        Verdict::ignored(),
-        Verdict::rejected(),
-    ];
-    for verdict in verdicts {
+    for verdict in EVERY_VERDICT.into_iter().filter(|verdict| !verdict.is_success()) {
         calls(&hedge, 50, &[gives(1, verdict)]).await;
         assert_eq!(hedge.current_delay(), Some(ms(100)), "{verdict:?}");
     }

@@ -13,17 +13,7 @@ use withstand::{
 };
 
 use super::{delays, pipeline, plain, stops};
-use crate::support::{Log, Script, as_it_says, caught, ms, secs};
-
-const EVERY_VERDICT: [Verdict; 7] = [
-    Verdict::success(),
-    Verdict::transient(),
-    Verdict::unreached(),
-    Verdict::throttled(),
-    Verdict::failure(),
-    Verdict::ignored(),
-    Verdict::rejected(),
-];
+use crate::support::{EVERY_VERDICT, Log, Script, as_it_says, caught, ms, secs};
 
 #[tokio::test(start_paused = true)]
 async fn max_attempts_counts_the_first_attempt() {

@@ -6,21 +6,14 @@ use futures::future::join;
 use withstand::{Bulkhead, CallOptions, CircuitBreaker, Error, Idempotency, Pipeline, RetryStop, Verdict, VerdictKind};
 
 use super::{pipeline, plain, stops};
-use crate::support::{Log, Script, Step, as_it_says, ms, secs};
+use crate::support::{EVERY_VERDICT, Log, Script, Step, as_it_says, ms, secs};
 
 const UNSAFE: CallOptions = CallOptions::new().idempotency(Idempotency::Unsafe);
 
 #[tokio::test(start_paused = true)]
 async fn only_what_surely_was_not_carried_out_is_repeated() {
     for asked in [false, true] {
-        for verdict in [
-            Verdict::transient(),
-            Verdict::unreached(),
-            Verdict::throttled(),
-            Verdict::failure(),
-            Verdict::ignored(),
-            Verdict::rejected(),
-        ] {
+        for verdict in EVERY_VERDICT.into_iter().filter(|verdict| !verdict.is_success()) {
             let script = Script::always(Err(verdict));
             let log = Log::new();
             let retry = if asked { plain(3, ms(10)).retry_rejected() } else { plain(3, ms(10)) };

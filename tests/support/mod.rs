@@ -23,6 +23,17 @@ pub(crate) const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
+/// One of each kind.
+pub(crate) const EVERY_VERDICT: [Verdict; 7] = [
+    Verdict::success(),
+    Verdict::transient(),
+    Verdict::unreached(),
+    Verdict::throttled(),
+    Verdict::failure(),
+    Verdict::ignored(),
+    Verdict::rejected(),
+];
+
 /// The classifier of operations whose error is the verdict on it: `.classify_errors(as_it_says)`.
 pub(crate) fn as_it_says(verdict: &Verdict) -> Verdict {
     *verdict
