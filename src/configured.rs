@@ -11,7 +11,7 @@ use crate::{
     name::Name,
     outcome::Outcome,
     policies::{bulkhead::Bulkhead, circuit_breaker::CircuitBreaker, hedge::Hedge, retry::Retry, timeout::Timeout},
-    policy::{Describe, Erased, ErasedOperation, Operation, Policy, Site},
+    policy::{Describe, Erased, ErasedOperation, Operation, Policy, Site, layers_of},
 };
 
 /// Layers from settings as data, for any types of results and errors. See
@@ -70,9 +70,7 @@ impl IntoLayer<Configured> for ConfiguredLayers {
 
 impl fmt::Debug for Configured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut layers = Vec::new();
-        self.describe(&mut layers);
-        f.debug_list().entries(layers.iter().map(LayerInfo::name)).finish()
+        f.debug_list().entries(layers_of(self).iter().map(LayerInfo::name)).finish()
     }
 }
 
@@ -85,8 +83,7 @@ impl Describe for Configured {
         let mut inside = site.inside.to_vec();
         for layer in self.layers.iter().rev() {
             layer.as_describe().attach(&Site { telemetry: site.telemetry, inside: &inside });
-            let mut around = Vec::new();
-            layer.as_describe().describe(&mut around);
+            let mut around = layers_of(layer.as_describe());
             around.append(&mut inside);
             inside = around;
         }

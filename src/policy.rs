@@ -66,6 +66,13 @@ pub trait Describe {
     }
 }
 
+/// The layers that a policy is made of, from the outside in.
+pub(crate) fn layers_of(policy: &(impl Describe + ?Sized)) -> Vec<LayerInfo> {
+    let mut layers = Vec::new();
+    policy.describe(&mut layers);
+    layers
+}
+
 /// The place of a policy in a pipeline that has just been built.
 #[derive(Debug)]
 pub struct Site<'a> {
@@ -144,8 +151,7 @@ impl<Outer: Describe, Inner: Describe> Describe for Stack<Outer, Inner> {
 
     fn attach(&self, site: &Site<'_>) {
         self.inner.attach(site);
-        let mut inside = Vec::new();
-        self.inner.describe(&mut inside);
+        let mut inside = layers_of(&self.inner);
         inside.extend_from_slice(site.inside);
         self.outer.attach(&Site { telemetry: site.telemetry, inside: &inside });
     }
@@ -253,9 +259,7 @@ impl<T: Send, E: Send> BoxPolicy<T, E> {
 
 impl<T, E> fmt::Debug for BoxPolicy<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut layers = Vec::new();
-        self.0.describe(&mut layers);
-        f.debug_tuple("BoxPolicy").field(&layers).finish()
+        f.debug_tuple("BoxPolicy").field(&layers_of(self)).finish()
     }
 }
 

@@ -1,6 +1,10 @@
 //! What keeps an instance from going.
 
-use crate::{engine::moment::Moment, layer::LiveLayer, policy::Describe};
+use crate::{
+    engine::moment::Moment,
+    layer::LiveLayer,
+    policy::{Describe, layers_of},
+};
 
 /// Whether the circuits of an instance allow it to go, in the order in which they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,9 +22,7 @@ pub(super) struct Keepers(Vec<LiveLayer>);
 
 impl Keepers {
     pub(super) fn of(policy: &impl Describe) -> Self {
-        let mut layers = Vec::new();
-        policy.describe(&mut layers);
-        Self(layers.into_iter().filter_map(|layer| layer.live).collect())
+        Self(layers_of(policy).into_iter().filter_map(|layer| layer.live).collect())
     }
 
     pub(super) fn kept(&self, now: Moment) -> Kept {

@@ -18,7 +18,7 @@ use crate::{
         bulkhead::Bulkhead, circuit_breaker::CircuitBreaker, fallback::Fallback, hedge::Hedge, retry::Retry,
         timeout::Timeout,
     },
-    policy::{Describe, PassThrough, Site, Stack},
+    policy::{Describe, PassThrough, Site, Stack, layers_of},
 };
 #[cfg(feature = "serde")]
 use crate::{
@@ -242,8 +242,7 @@ where
         return Err(ConfigError::new("name", format_args!("{name:?}"), "a name that is not blank"));
     }
     let policy = layers.build(Ok(PassThrough))?;
-    let mut described = Vec::new();
-    policy.describe(&mut described);
+    let described = layers_of(&policy);
     explain::validate(&described)?;
     Ok((policy, described))
 }

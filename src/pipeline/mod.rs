@@ -23,7 +23,7 @@ use crate::{
         retry::{Retry, RetryBuilder},
         timeout::Timeout,
     },
-    policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack},
+    policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack, layers_of},
 };
 #[cfg(feature = "serde")]
 use crate::{
@@ -517,18 +517,14 @@ impl<P: Describe, C> Pipeline<P, C> {
     /// The plan of this pipeline: its layers, its worst cases in numbers, and warnings in plain words.
     #[must_use]
     pub fn explain(&self) -> Plan {
-        let mut layers = Vec::new();
-        self.policy.describe(&mut layers);
-        Plan::new(self.managed.name.clone(), layers, self.classified)
+        Plan::new(self.managed.name.clone(), layers_of(&self.policy), self.classified)
     }
 }
 
 /// As layers of another pipeline, those of this one go by its name and theirs: `users-api/retry`.
 impl<P: Describe, C> Describe for Pipeline<P, C> {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        let mut layers = Vec::new();
-        self.policy.describe(&mut layers);
-        out.extend(layers.into_iter().map(|layer| layer.in_pipeline(&self.managed.name)));
+        out.extend(layers_of(&self.policy).into_iter().map(|layer| layer.in_pipeline(&self.managed.name)));
     }
 
     fn attach(&self, site: &Site<'_>) {
