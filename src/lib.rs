@@ -79,7 +79,8 @@
 //! - **Cancellation is dropping.** A future of this crate may be dropped at any await point: permits and probe slots come
 //!   back, queues are left, hedges stop. A timeout drops the operation at its current await point.
 //! - **Time** is tokio's clock and nothing else: under `#[tokio::test(start_paused = true)]` hours pass in no time.
-//! - **Nothing is allocated** for a call, except for a hedge that starts, by [`BoxPolicy`], and once by a layer of tower.
+//! - **Nothing is allocated** for a call, except for a hedge that starts, by [`BoxPolicy`] and layers from settings, for
+//!   spans, and once by a layer of tower.
 //! - **Nonsense is refused** by `build()`, with the name of the policy and of the field: [`ConfigError`].
 //! - **Nothing of this process is held against the dependency**: rejections, timeouts while the process stood still, a
 //!   panic in a classifier or an observer.

@@ -144,9 +144,9 @@ impl<L, C> PipelineBuilder<L, C> {
     /// [update](crate::PipelineHandle::update) them later: a layer of the same kind that is added before them is given a
     /// name of its own.
     ///
-    /// A policy that is built from a file alone does not know its layers before it runs: each allocates once for each run
-    /// and once for each attempt. Where that matters, write the layers in code and take their numbers from the file:
-    /// each configuration is taken where its policy is, `.retry(config)`.
+    /// A policy that is built from a file alone does not know its layers before it runs: it allocates once for each run of
+    /// a layer and once for each attempt of the operation. Where that matters, write the layers in code and take their
+    /// numbers from the file: each configuration is taken where its policy is, `.retry(config)`.
     #[cfg(feature = "serde")]
     pub fn configured(
         mut self,
