@@ -178,6 +178,73 @@ fn a_count_window_adds_up_to_its_ring_once_its_recorders_are_done() {
     });
 }
 
+const FINE: Outcome = Outcome { failure: false, slow: false };
+const FAILED: Outcome = Outcome { failure: true, slow: false };
+const SLOW: Outcome = Outcome { failure: false, slow: true };
+
+/// Two recorders at once, on a window that holds these: what all of them were told, and what it holds in the end.
+fn recorded_at_once(holds: &[Outcome], mine: Outcome, theirs: Outcome) -> ([Tally; 2], Tally) {
+    let size = u32::try_from(holds.len()).expect("a small window");
+    let window = Arc::new(CountWindow::new(size));
+    window.begin(7);
+    let record = |window: &CountWindow, outcome| window.record(7, outcome).expect("the generation is current");
+    for outcome in holds {
+        record(&window, *outcome);
+    }
+    let other = thread::spawn({
+        let window = Arc::clone(&window);
+        move || record(&window, theirs)
+    });
+    let told = record(&window, mine);
+    let told = [told, other.join().expect("a recorder does not panic")];
+    let end = window.tally(7);
+    assert_eq!(end, window.recount(7), "{mine:?} and {theirs:?} in {holds:?}");
+    assert_eq!(end.calls, size);
+    (told, end)
+}
+
+/// A place that holds the same already is left alone: whatever else happens to it meanwhile.
+#[test]
+fn of_two_recorders_of_which_one_may_change_nothing_one_is_told_what_the_window_holds_in_the_end() {
+    for holds in [&[FINE][..], &[FAILED], &[FAILED, FINE], &[SLOW, FAILED]] {
+        for (mine, theirs) in [(FINE, FINE), (FINE, FAILED), (FAILED, FAILED), (FAILED, SLOW), (FAILED, FINE)] {
+            run(move || {
+                let (told, end) = recorded_at_once(holds, mine, theirs);
+                // What reaches a threshold is seen by somebody, or the circuit would not open.
+                assert!(told.contains(&end), "{mine:?} and {theirs:?} in {holds:?}: {told:?}, not {end:?}");
+            });
+        }
+    }
+}
+
+/// The same where a generation begins meanwhile, and the places still hold what the one before left there.
+#[test]
+fn what_changes_nothing_in_one_generation_counts_in_the_next() {
+    for size in [1, 2] {
+        for outcome in [FINE, FAILED] {
+            run(move || {
+                let window = Arc::new(CountWindow::new(size));
+                window.begin(1);
+                for _ in 0..size {
+                    window.record(1, outcome).expect("the generation is current");
+                }
+                let past = thread::spawn({
+                    let window = Arc::clone(&window);
+                    move || window.record(1, outcome)
+                });
+                window.begin(2);
+                let told = window.record(2, outcome).expect("the generation is current");
+                let told_past = past.join().expect("a recorder does not panic");
+
+                let expected = Tally { calls: 1, failures: u32::from(outcome.failure), slow: 0 };
+                assert_eq!((told, window.tally(2), window.recount(2)), (expected, expected, expected));
+                let full = Tally { calls: size, failures: size * expected.failures, slow: 0 };
+                assert!(told_past.is_err() || told_past == Ok(full), "{told_past:?}");
+            });
+        }
+    }
+}
+
 #[test]
 fn a_recorder_of_the_past_leaves_a_count_window_alone() {
     run(|| {

@@ -74,15 +74,18 @@ impl CountWindow {
     /// wherever it begins. A failure whose difference has yet to arrive comes after it.
     #[inline(always)]
     pub(crate) fn success_changes_nothing(&self, generation: u32) -> bool {
-        let tally = self.tally(generation);
-        tally.is_spotless() && self.is_full(tally)
+        self.is_full_of_successes(self.tally(generation))
     }
 
     /// Records an outcome and says what the window holds with it.
     #[inline]
     pub(crate) fn record(&self, generation: u32, outcome: Outcome) -> Result<Tally, Stale> {
-        if outcome == PLAIN_SUCCESS && self.success_changes_nothing(generation) {
-            return Ok(self.tally(generation));
+        if outcome == PLAIN_SUCCESS {
+            // Looked at once: another generation may begin at any time, and then there would be nothing to tell.
+            let tally = self.tally(generation);
+            if self.is_full_of_successes(tally) {
+                return Ok(tally);
+            }
         }
         let entry = self.claim(generation)?;
         let new = entry_of(generation, outcome);
@@ -115,8 +118,8 @@ impl CountWindow {
     }
 
     #[inline(always)]
-    fn is_full(&self, tally: Tally) -> bool {
-        usize::try_from(tally.calls).is_ok_and(|calls| calls == self.ring.len())
+    fn is_full_of_successes(&self, tally: Tally) -> bool {
+        tally.is_spotless() && usize::try_from(tally.calls).is_ok_and(|calls| calls == self.ring.len())
     }
 
     /// Takes the next place in the ring.
