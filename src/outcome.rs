@@ -571,3 +571,22 @@ impl<T, E> Outcome<T, E> {
         self
     }
 }
+
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_budgets_that_a_success_was_deposited_in_last_are_known_whatever_their_numbers() {
+        let numbers = [1, 2, 1 << 31, u32::MAX].map(|number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN));
+        let success = || Outcome::<(), ()>::new(Ok(()), Verdict::success());
+        for [first, second] in numbers.into_iter().flat_map(|first| numbers.map(|second| [first, second])) {
+            let funded = success().funded(first).funded(second).spent().reclassified(Verdict::failure());
+            for number in numbers {
+                assert!(!success().has_funded(number));
+                assert_eq!(success().funded(first).has_funded(number), number == first);
+                assert_eq!(funded.has_funded(number), number == first || number == second);
+            }
+        }
+    }
+}

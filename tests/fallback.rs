@@ -80,6 +80,20 @@ async fn it_answers_for_exactly_the_verdicts_it_was_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn several_verdicts_are_handled_in_whatever_order_and_however_often_they_are_told() {
+    for subset in 1..1_u32 << EVERY_VERDICT.len() {
+        let told = EVERY_VERDICT.into_iter().enumerate().filter(|(bit, _)| subset >> bit & 1 == 1);
+        let told: Vec<_> = told.map(|(_, verdict)| verdict.kind()).collect();
+        let twice = told.iter().chain(told.iter().rev()).copied();
+        let pipeline = pipeline(Fallback::value(42).handles(twice), &Log::new());
+        for verdict in EVERY_VERDICT {
+            let answer = pipeline.call(|| async { Err(verdict) }).await;
+            assert_eq!(answer.is_ok(), told.contains(&verdict.kind()), "{verdict:?} where {told:?} are handled");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_that_it_answered_is_no_success() {
     let log = Log::new();
     let outcome = pipeline(Fallback::value(42), &log).outcome(|| async { Err(Verdict::transient()) }).await;

@@ -243,6 +243,22 @@ fn an_outcome_keeps_its_marks_when_it_is_judged_anew() {
 }
 
 #[test]
+fn whatever_it_was_judged_before_and_whatever_marks_it_has_an_outcome_has_the_verdict_it_was_given_last() {
+    for (first, last) in EVERY_VERDICT.into_iter().flat_map(|first| EVERY_VERDICT.map(|last| (first, last))) {
+        for (spent, stalled) in [(false, false), (true, false), (false, true), (true, true)] {
+            let (first, last) = (first.retry_after(secs(2)), last.retry_after(secs(1)));
+            let mut outcome = Outcome::<(), _>::new(Err(broken()), first);
+            outcome = if spent { outcome.spent() } else { outcome };
+            outcome = if stalled { outcome.stalled() } else { outcome };
+            assert_eq!(outcome.verdict(), first);
+            let judged = outcome.reclassified(last);
+            assert_eq!(judged.verdict(), last, "{first:?} before, {spent}, {stalled}");
+            assert_eq!((judged.is_spent(), judged.is_stalled(), judged.is_substitute()), (spent, stalled, false));
+        }
+    }
+}
+
+#[test]
 fn names_are_the_same_if_their_letters_are_however_they_were_made() {
     let written = Name::from("users");
     for made in [Name::from("users"), Name::from("users".to_owned()), Name::from(Cow::Borrowed("users"))] {

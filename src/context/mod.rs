@@ -324,3 +324,47 @@ impl fmt::Debug for Context<'_> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(model_loom, model_shuttle))))]
+mod tests {
+    use proptest::{collection::vec, prelude::any, prop_assert_eq, prop_oneof, proptest, strategy::Strategy};
+
+    use super::*;
+    use crate::event::Telemetry;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Attempt(u32),
+        Hedge(u32),
+        Probe,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let index = prop_oneof![0..=2_u32, 65_533..=65_537_u32, any::<u32>()];
+        let number = prop_oneof![0..=2_u32, u32::MAX - 1..=u32::MAX, any::<u32>()];
+        let probe = any::<bool>().prop_map(|_| Step::Probe);
+        prop_oneof![number.prop_map(Step::Attempt), index.prop_map(Step::Hedge), probe]
+    }
+
+    proptest! {
+        /// Layers around layers: what the innermost says holds, and leaves the rest as it was.
+        #[test]
+        fn what_a_layer_says_of_the_attempt_changes_nothing_else(steps in vec(step(), 0..8)) {
+            let state = CallState::new(CallOptions::new());
+            let frame = Frame::root(&state, Telemetry::SILENT, CallOptions::new());
+            let mut cx = Context::new(&frame);
+            let (mut number, mut index, mut repeated, mut probe) = (1, 0, false, false);
+            for step in steps {
+                match step {
+                    Step::Attempt(attempt) => (cx, number, repeated) = (cx.with_attempt(attempt), attempt, true),
+                    // A hedge beyond the last index has that one.
+                    Step::Hedge(hedge) => (cx, index, repeated) = (cx.with_hedge(hedge), hedge.min(65_535), true),
+                    Step::Probe => (cx, probe) = (cx.as_probe(), true),
+                }
+                prop_assert_eq!((cx.attempt(), cx.hedge()), (number, index));
+                prop_assert_eq!((cx.is_repeated(), cx.is_probe()), (repeated, probe));
+                prop_assert_eq!((cx.to_attempt().number(), cx.to_attempt().hedge()), (number, index));
+            }
+        }
+    }
+}
