@@ -3,6 +3,7 @@
 use std::{
     future::{Future, pending},
     sync::Arc,
+    task::{self, Wake},
 };
 
 use tokio::time::{Instant, timeout};
@@ -437,4 +438,35 @@ async fn the_event_of_an_attempt_says_whether_it_was_a_probe() {
         _ => None,
     });
     assert_eq!(probes, [false, true, false]);
+}
+
+/// A subscriber to be woken that does not survive it.
+struct Bomb;
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        panic!("mine")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_of_a_subscriber_who_is_told_of_a_probe_frees_it_whatever_came_before_in_the_same_call() {
+    let slow = eager().probes(2).slow_call(ms(15));
+    let users = Users::half_open(slow).await;
+    let retry = Retry::builder().max_attempts(2).backoff(Backoff::custom(|_| Some(ms(20))));
+    let builder = Pipeline::builder("repeats").retry(retry).circuit_breaker(Arc::clone(&users.breaker));
+    let repeats = builder.classifier(ByItself).build().unwrap();
+    let mut changes = users.breaker.subscribe();
+    let mut change = Box::pin(changes.changed());
+    let subscribe = async {
+        sleep(10).await;
+        let bomb = Arc::new(Bomb).into();
+        assert!(change.as_mut().poll(&mut task::Context::from_waker(&bomb)).is_pending());
+        sleep(1_000).await;
+    };
+    // The first attempt says nothing; the second is another probe.
+    let call = panics(repeats.call(|| async { reply('T') }));
+    let (panic, ()) = tokio::join!(call, subscribe);
+    assert_eq!(panic, "mine");
+    assert_eq!((users.state(), users.probes()), (CircuitState::HalfOpen, (0, 0, 0)));
 }

@@ -164,13 +164,15 @@ impl<'p, 'c> Admitted<'p, 'c> {
         let mut changes = Vec::new();
         let admission = shared.circuit.admit(|| cx.moment(), cx.hedge() == 0, &mut changes);
         shared.announce(&changes, |event| cx.emit(&shared.id, || event));
-        let ticket = self.ticket.insert(admission?);
-        if !ticket.is_probe() {
-            return Ok(Admission::Usual);
+        let ticket = admission?;
+        let probes = ticket.is_probe();
+        if probes {
+            self.cx = cx.as_probe();
+            // Wakes subscribers, whose wakers may panic: the ticket goes back by itself then, and nothing is recorded.
+            shared.sent(&ticket);
         }
-        self.cx = cx.as_probe();
-        shared.sent(ticket);
-        Ok(Admission::Probe)
+        self.ticket = Some(ticket);
+        Ok(if probes { Admission::Probe } else { Admission::Usual })
     }
 
     /// Most successes open and close nothing: those are counted at once, and nobody need wait for the attempt to be gone.
