@@ -52,6 +52,15 @@ async fn a_success_counts_with_its_time_once_there_are_enough() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_success_in_the_first_poll_counts_like_any_other_and_once() {
+    let hedge = measuring(quantile(0.5).floor(ms(2)));
+    calls(&hedge, 9, &[answers(0)]).await;
+    assert_eq!(hedge.current_delay(), Some(ms(100)));
+    calls(&hedge, 1, &[answers(0)]).await;
+    assert_eq!(hedge.current_delay(), Some(ms(2)), "the floor");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_call_is_hedged_at_that_quantile() {
     let hedge = hedge(quantile(0.9));
     calls(&hedge, 9, &[answers(10)]).await;
