@@ -98,7 +98,8 @@ impl Budget {
     /// many cores share the word's cache line.
     #[inline(always)]
     pub(crate) fn is_full(&self) -> bool {
-        balance(self.state.load(Ordering::Relaxed)) == micros(self.cap.get())
+        // With its flag: one that counts as empty, and that a lower cap has filled, has yet to be told as refilled.
+        self.state.load(Ordering::Relaxed) == micros(self.cap.get())
     }
 
     /// A success: adds the ratio, up to the cap.
@@ -108,6 +109,10 @@ impl Budget {
 
     /// A repeat that never reached the dependency: gives its token back, up to the cap.
     pub(crate) fn refund(&self) -> Option<Edge> {
+        if balance(self.state.load(Ordering::Relaxed)) == micros(self.cap.get()) {
+            // Filled by a lower cap meanwhile: that is for a deposit to tell.
+            return None;
+        }
         self.add(TOKEN)
     }
 
@@ -163,11 +168,11 @@ impl Budget {
         loop {
             let before = balance(state);
             let after = before.saturating_add(amount).min(cap);
-            if after == before {
+            let refilled = state & EMPTIED != 0 && after >= self.refill_mark();
+            if after == before && !refilled {
                 // Full, or nothing to add.
                 return None;
             }
-            let refilled = state & EMPTIED != 0 && after >= self.refill_mark();
             let flag = if refilled { 0 } else { state & EMPTIED };
             match self.replace(state, after | flag) {
                 Ok(()) => return refilled.then_some(Edge::Refilled),
@@ -311,6 +316,33 @@ mod tests {
             assert_eq!(budget.deposit(), None);
             assert_eq!(budget.withdraw(), Withdrawal::Granted);
             assert_eq!(budget.withdraw(), REFUSED);
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_deposit_finds_that_a_lower_cap_has_refilled_it() {
+        for ratio in [0.0, 0.2] {
+            let budget = budget(ratio, 10, 100);
+            for _ in 0..5 {
+                assert_eq!(budget.withdraw(), Withdrawal::Granted);
+            }
+            budget.set(ratio, 5);
+            assert_eq!((budget.deposit(), held(&budget)), (None, 5 * TOKEN), "it was never emptied");
+
+            for _ in 0..5 {
+                assert_eq!(budget.withdraw(), Withdrawal::Granted);
+            }
+            assert_eq!(budget.withdraw(), EMPTIES);
+            budget.set(1.0, 100);
+            for _ in 0..5 {
+                assert_eq!(budget.deposit(), None, "far from the cap");
+            }
+            budget.set(ratio, 5);
+            assert_eq!(budget.refund(), None, "who gives a token back tells nobody");
+            assert_eq!((budget.deposit(), held(&budget)), (Some(Edge::Refilled), 5 * TOKEN));
+            assert_eq!(budget.deposit(), None);
+            assert!(budget.is_full());
         }
     }
 
