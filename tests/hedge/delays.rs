@@ -1,7 +1,10 @@
 //! When a hedge begins.
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::{Arc, Mutex},
+    task::{self, Waker},
     time::Duration,
 };
 
@@ -87,6 +90,24 @@ async fn in_parallel_all_begin_at_once() {
     let stage = Stage::new([answers(0), HANG]);
     assert_eq!(hedged(hedge(), &log).call(|| stage.next()).await, Ok(0));
     assert_eq!(stage.starts(), [(0, 0)], "the first was ready at once");
+}
+
+/// Which attempts have begun when the call has been polled once.
+fn begun_in_one_poll(call: impl Future, stage: &Stage) -> Vec<u32> {
+    assert!(pin!(call).poll(&mut task::Context::from_waker(Waker::noop())).is_pending());
+    stage.starts().into_iter().map(|(index, _)| index).collect()
+}
+
+/// A timer has a resolution of a millisecond: what begins now must not wait for one.
+#[tokio::test(start_paused = true)]
+async fn what_begins_at_once_begins_in_the_same_poll() {
+    let log = Log::new();
+    let hedge = Hedge::builder().delay(HedgeDelay::parallel()).max_hedges(2).without_budget();
+    let (pipeline, stage) = (hedged(hedge, &log), Stage::new([HANG]));
+    assert_eq!(begun_in_one_poll(pipeline.call(|| stage.next()), &stage), [0, 1, 2]);
+
+    let (pipeline, stage) = (hedged(every(20, 3), &log), Stage::new([fails(0), fails(0), HANG]));
+    assert_eq!(begun_in_one_poll(pipeline.call(|| stage.next()), &stage), [0, 1, 2]);
 }
 
 #[tokio::test(start_paused = true)]
