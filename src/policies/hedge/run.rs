@@ -90,6 +90,8 @@ where
                 if this.first_sample.is_idle() { outcome } else { outcome.put_aside(|| this.first_sample.succeed()) };
             let cx = &this.beside.cx;
             cx.state().won(cx.hedge());
+            // Nothing runs beside it; a policy of one's own inside may still hold what it has started.
+            cx.frame().supersede();
             return Poll::Ready(this.hedge.settle(outcome, cx));
         }
         this.go_on(Some(outcome.aside()), task).map(Outcome::aside)
