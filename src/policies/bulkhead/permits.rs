@@ -4,7 +4,10 @@ use std::sync::PoisonError;
 
 use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
-use crate::engine::sync::{AtomicUsize, Mutex, Ordering};
+use crate::engine::{
+    apart::Apart,
+    sync::{AtomicUsize, Mutex, Ordering},
+};
 
 /// So many permits as the limit says. Whoever takes one gives it back.
 pub(super) struct Permits {
@@ -16,13 +19,19 @@ enum Kind {
     /// Where nobody waits, a number says it all.
     Counted { in_use: AtomicUsize },
     /// Where some wait, they do in their order.
-    Fair(Fair),
+    //
+    // Apart from what each call reads and none writes.
+    Fair(Apart<Fair>),
 }
 
 impl Permits {
     pub(super) fn new(limit: usize, waited_for: bool) -> Self {
         let kind = if waited_for {
-            Kind::Fair(Fair { permits: Semaphore::new(limit), debt: AtomicUsize::new(0), resizing: Mutex::new(()) })
+            Kind::Fair(Apart(Fair {
+                permits: Semaphore::new(limit),
+                debt: AtomicUsize::new(0),
+                resizing: Mutex::new(()),
+            }))
         } else {
             Kind::Counted { in_use: AtomicUsize::new(0) }
         };
@@ -36,7 +45,7 @@ impl Permits {
     pub(super) fn in_use(&self) -> usize {
         match &self.kind {
             Kind::Counted { in_use } => in_use.load(Ordering::Relaxed),
-            Kind::Fair(fair) => {
+            Kind::Fair(Apart(fair)) => {
                 let issued = self.limit().saturating_add(fair.debt.load(Ordering::Relaxed));
                 issued.saturating_sub(fair.permits.available_permits())
             }
@@ -53,7 +62,7 @@ impl Permits {
                 // Acquire, and release where it is given back: who takes a permit sees what was done under it before.
                 in_use.fetch_update(Ordering::Acquire, Ordering::Relaxed, one_more).is_ok()
             }
-            Kind::Fair(fair) => fair.permits.try_acquire().map(SemaphorePermit::forget).is_ok(),
+            Kind::Fair(Apart(fair)) => fair.permits.try_acquire().map(SemaphorePermit::forget).is_ok(),
         }
     }
 
@@ -77,7 +86,7 @@ impl Permits {
     }
 
     fn give_back_to_queue(&self) {
-        if let Kind::Fair(fair) = &self.kind {
+        if let Kind::Fair(Apart(fair)) = &self.kind {
             fair.give_back();
         }
     }
@@ -86,7 +95,7 @@ impl Permits {
     pub(super) fn set_limit(&self, limit: usize) -> usize {
         match &self.kind {
             Kind::Counted { .. } => self.limit.swap(limit, Ordering::Relaxed),
-            Kind::Fair(fair) => {
+            Kind::Fair(Apart(fair)) => {
                 let _one_at_a_time = fair.resizing.lock().unwrap_or_else(PoisonError::into_inner);
                 let old = self.limit.swap(limit, Ordering::Relaxed);
                 fair.resize(old, limit);
@@ -99,7 +108,7 @@ impl Permits {
     pub(super) fn fair(&self) -> Option<&Fair> {
         match &self.kind {
             Kind::Counted { .. } => None,
-            Kind::Fair(fair) => Some(fair),
+            Kind::Fair(Apart(fair)) => Some(fair),
         }
     }
 }
