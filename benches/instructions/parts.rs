@@ -10,7 +10,7 @@ use std::{
 const PARTS: [(&str, &[&str]); 9] = [
     ("clock", &["/time/instant.rs", "/std/src/time", "/std/src/sys/time", "unix/time.rs", "gettime", "src/clock.rs"]),
     ("tokio", &["/tokio-"]),
-    ("call", &["src/call/", "src/outcome.rs", "src/event/", "src/policy.rs", "src/pipeline/"]),
+    ("call", &["src/call/", "src/outcome/", "src/event/", "src/policy.rs", "src/pipeline/"]),
     ("frames", &["src/context/"]),
     ("limits", &["src/alarm.rs", "src/timed.rs"]),
     ("policies", &["src/policies/"]),
