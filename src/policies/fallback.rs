@@ -104,9 +104,7 @@ use crate::{
 pub struct Fallback<S> {
     id: PolicyId,
     substitute: S,
-    handles: Vec<VerdictKind>,
-    /// The same.
-    handled: Verdicts,
+    handles: Verdicts,
     limit: Duration,
     /// Whether it may decline.
     declines: bool,
@@ -300,6 +298,16 @@ impl<S> FallbackBuilder<S> {
 struct Verdicts(u8);
 
 impl Verdicts {
+    const ALL: [VerdictKind; 7] = [
+        VerdictKind::Success,
+        VerdictKind::Transient,
+        VerdictKind::Unreached,
+        VerdictKind::Throttled,
+        VerdictKind::Failure,
+        VerdictKind::Ignored,
+        VerdictKind::Rejected,
+    ];
+
     #[inline(always)]
     const fn of(kind: VerdictKind) -> Self {
         Self(match kind {
@@ -316,6 +324,16 @@ impl Verdicts {
     #[inline(always)]
     const fn contains(self, kind: VerdictKind) -> bool {
         self.0 & Self::of(kind).0 != 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = VerdictKind> {
+        Self::ALL.into_iter().filter(move |&kind| self.contains(kind))
+    }
+}
+
+impl fmt::Debug for Verdicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
     }
 }
 
@@ -350,15 +368,14 @@ impl<S> IntoLayer<Fallback<S>> for FallbackBuilder<S> {
             return Err(error.in_policy(&id.name));
         }
         let Self { substitute, handles, limit, declines, waits, .. } = self;
-        let handled = handles.iter().copied().collect();
-        Ok(Fallback { id, substitute, handles, handled, limit, declines, waits })
+        Ok(Fallback { id, substitute, handles: handles.into_iter().collect(), limit, declines, waits })
     }
 }
 
 impl<S> Describe for Fallback<S> {
     fn describe(&self, out: &mut Vec<LayerInfo>) {
-        let hides_failures = !self.declines && FAILURES.iter().all(|kind| self.handles.contains(kind));
-        let handles: Vec<_> = self.handles.iter().map(|kind| kind.as_str()).collect();
+        let hides_failures = !self.declines && FAILURES.iter().all(|&kind| self.handles.contains(kind));
+        let handles: Vec<_> = self.handles.iter().map(VerdictKind::as_str).collect();
         let limit = self.waits.then_some(self.limit);
         let info = LayerInfo::new(self.id.clone(), Role::Fallback { hides_failures, limit })
             .setting("handles", handles.join("|"));
@@ -373,14 +390,14 @@ impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
     #[inline]
     fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
         let replace = move |outcome| self.replace(outcome, cx);
-        Replaced { handled: self.handled, replace, stage: Stage::Runs { attempt: op.attempt(cx) } }
+        Replaced { handles: self.handles, replace, stage: Stage::Runs { attempt: op.attempt(cx) } }
     }
 }
 
 pin_project! {
     /// Written by hand, because an outcome that leaves an async block is moved once more than needed.
     struct Replaced<Replace, F, R> {
-        handled: Verdicts,
+        handles: Verdicts,
         replace: Replace,
         #[pin]
         stage: Stage<F, R>,
@@ -408,7 +425,7 @@ where
         let mut this = self.project();
         if let Now::Runs { attempt } = this.stage.as_mut().project() {
             let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
-            if !this.handled.contains(outcome.kind()) {
+            if !this.handles.contains(outcome.kind()) {
                 return Poll::Ready(outcome);
             }
             let replacement = (this.replace)(outcome.aside());
