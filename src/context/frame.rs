@@ -241,6 +241,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Another attempt won the race; what still runs in this frame is about to be dropped.
+    #[inline(always)]
     pub(crate) fn supersede(&self) {
         self.superseded.store(true, Relaxed);
     }

@@ -280,11 +280,18 @@ impl<'a> Sample<'a> {
 }
 
 impl Drop for Sample<'_> {
-    /// Lost the race, or was ended by a timeout outside: all that is known is that it was slow.
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.done {
-            return;
+        if !self.done {
+            self.unfinished();
         }
+    }
+}
+
+impl Sample<'_> {
+    /// Lost the race, or was ended by a timeout outside: all that is known is that it was slow.
+    #[cold]
+    fn unfinished(&self) {
         let now = clock::now();
         let deadline = self.cx.deadline_so_far();
         if self.cx.is_superseded() || (now >= deadline && now.since(deadline) <= STALL) {
