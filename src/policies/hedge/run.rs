@@ -32,10 +32,11 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
             let cx = cx.within(&race_frame);
             let first_frame = Frame::new(cx);
             let first_cx = cx.within(&first_frame).with_hedge(cx.hedge());
-            let mut beside = Beside { cx, race: None, alarm: Alarm::default(), hedges: None };
+            let mut beside = None;
             Raced {
                 first: Some(op.attempt(first_cx)),
                 first_sample: Sample::new(hedge, first_cx),
+                cx,
                 beside: &mut beside,
                 begin: move |cx, index, token| hedge.attempt(op, cx, index, token),
                 hedge,
@@ -54,17 +55,18 @@ pin_project! {
         #[pin]
         first: Option<F>,
         first_sample: Sample<'a>,
-        beside: &'b mut Beside<'a, T, E, H>,
+        cx: Context<'a>,
+        // What is there only if the first attempt does not succeed at once. In a place of its own, as it is large: what is
+        // awaited is moved before it is.
+        beside: &'b mut Option<Beside<'a, T, E, H>>,
         begin: Begin,
         hedge: &'a Shared,
     }
 }
 
-/// What is there only if the first attempt does not succeed at once. In a place of its own, as it is large: what is awaited
-/// is moved before it is.
+/// A race: what runs beside the first attempt, or might yet.
 struct Beside<'a, T, E, H> {
-    cx: Context<'a>,
-    race: Option<Race<'a, T, E>>,
+    race: Race<'a, T, E>,
     alarm: Alarm,
     /// Made when the first hedge begins: a call without one allocates nothing.
     hedges: Option<FuturesUnordered<H>>,
@@ -85,10 +87,10 @@ where
         let Some(Poll::Ready(outcome)) = this.first.as_mut().as_pin_mut().map(|attempt| attempt.poll(task)) else {
             return this.go_on(None, task).map(Outcome::aside);
         };
-        if outcome.kind() == VerdictKind::Success && this.beside.race.is_none() {
+        if outcome.kind() == VerdictKind::Success && this.beside.is_none() {
             let outcome =
                 if this.first_sample.is_idle() { outcome } else { outcome.put_aside(|| this.first_sample.succeed()) };
-            let cx = &this.beside.cx;
+            let cx = &*this.cx;
             cx.state().won(cx.hedge());
             // Nothing runs beside it; a policy of one's own inside may still hold what it has started.
             cx.frame().supersede();
@@ -106,8 +108,9 @@ where
     /// The first attempt is pending, has just ended with this outcome, or is gone.
     #[cold]
     fn go_on(&mut self, ended: Option<Outcome<T, E>>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
-        let Beside { cx, race, alarm, hedges } = &mut **self.beside;
-        let race = race.get_or_insert_with(|| Race::new(self.hedge, *cx));
+        let (hedge, cx) = (*self.hedge, *self.cx);
+        let make = || Beside { race: Race::new(hedge, cx), alarm: Alarm::default(), hedges: None };
+        let Beside { race, alarm, hedges } = self.beside.get_or_insert_with(make);
         if let Some(outcome) = ended {
             self.first.set(None);
             self.first_sample.finish(&outcome);
@@ -130,7 +133,7 @@ where
             let (due, trigger) = match race.next() {
                 Next::Done(outcome) => {
                     cx.frame().supersede();
-                    return Poll::Ready(self.hedge.settle(outcome, cx));
+                    return Poll::Ready(hedge.settle(outcome, &cx));
                 }
                 Next::Wait => return Poll::Pending,
                 Next::Hedge { due, trigger } => (due, trigger),
@@ -147,7 +150,7 @@ where
                 return Poll::Pending;
             }
             if let Some((index, token)) = race.start(trigger) {
-                hedges.get_or_insert_with(FuturesUnordered::new).push((self.begin)(*cx, index, token));
+                hedges.get_or_insert_with(FuturesUnordered::new).push((self.begin)(cx, index, token));
             }
         }
     }
