@@ -23,22 +23,24 @@ pub(super) struct CallReport<'a> {
 impl<'a> CallReport<'a> {
     #[inline(always)]
     pub(super) fn begin(root: &'a Frame<'a>) -> Self {
-        let mut report = Self {
+        Self {
             root,
-            started: Moment::NEVER,
+            started: if root.telemetry().observer.is_some() { Self::tell_start(root) } else { Moment::NEVER },
             #[cfg(feature = "tracing")]
             span: None,
-        };
-        if root.telemetry().observer.is_some() {
-            let cx = Context::new(root);
-            report.started = cx.moment();
-            root.telemetry().emit(None, || EventKind::CallStarted {
-                deadline_left: cx.remaining(),
-                idempotency: cx.idempotency(),
-                priority: cx.priority(),
-            });
         }
-        report
+    }
+
+    #[cold]
+    fn tell_start(root: &Frame<'_>) -> Moment {
+        let cx = Context::new(root);
+        let started = cx.moment();
+        root.telemetry().emit(None, || EventKind::CallStarted {
+            deadline_left: cx.remaining(),
+            idempotency: cx.idempotency(),
+            priority: cx.priority(),
+        });
+        started
     }
 
     /// Notes the end in this span as well.
@@ -168,10 +170,16 @@ impl<'a> AttemptReport<'a> {
         let cx = self.cx;
         let ambient = cx.operation_starts()?;
         if cx.telemetry().observer.is_some() {
-            self.started = cx.moment();
-            cx.telemetry().emit(None, || EventKind::AttemptStarted { attempt: cx.attempt(), hedge: cx.hedge() });
+            self.started = Self::tell_start(cx);
         }
         Some(ambient)
+    }
+
+    #[cold]
+    fn tell_start(cx: Context<'_>) -> Moment {
+        let started = cx.moment();
+        cx.telemetry().emit(None, || EventKind::AttemptStarted { attempt: cx.attempt(), hedge: cx.hedge() });
+        started
     }
 
     /// To be called before there is an outcome, so that what the observer does comes between none and its return.
