@@ -7,6 +7,7 @@ use tracing::level_filters::LevelFilter;
 use crate::{
     error::Reason,
     event::{Event, EventKind, Observer, Spans},
+    name::Name,
     outcome::VerdictKind,
 };
 
@@ -32,7 +33,7 @@ use crate::{
 ///
 /// | span | for | fields |
 /// |---|---|---|
-/// | `withstand.call` | each public call | `pipeline`, `outcome`\*, `reason`\* if it was rejected, `label`\*, `attempts`\*, `hedges`\* |
+/// | `withstand.call` | each public call | `pipeline`, `outcome`\*, `reason`\* and `rejected_by`\* if it was rejected, `label`\*, `attempts`\*, `hedges`\* |
 /// | `withstand.attempt` | each attempt, if [`attempt_spans`](Self::attempt_spans) asks for them | `pipeline`, `attempt`, `hedge`, `probe`, `verdict`\* if it completed, `end`\*, `label`\* |
 ///
 /// A failed one also records `otel.status_code` as `ERROR`, which OpenTelemetry's bridge makes the status of the span.
@@ -111,13 +112,25 @@ fn tell(event: &Event<'_>) {
             idempotency = idempotency.as_str(),
             priority = priority.as_str()
         ),
-        EventKind::CallFinished { outcome, ok, reason, label, spent, attempts, hedges, winner, duration } => told!(
+        EventKind::CallFinished {
+            outcome,
+            ok,
+            reason,
+            ref rejected_by,
+            label,
+            spent,
+            attempts,
+            hedges,
+            winner,
+            duration,
+        } => told!(
             event,
             DEBUG,
             "call finished",
             outcome = outcome.as_str(),
             ok = ok,
             reason = reason.map(Reason::as_str),
+            rejected_by = rejected_by.as_ref().map(Name::as_str),
             label = label,
             spent = spent,
             attempts = number(attempts),

@@ -7,6 +7,7 @@ use crate::{
     engine::moment::Moment,
     error::{Error, Reason, Rejection},
     event::{AttemptEnd, CallOutcome, EventKind},
+    name::Name,
     outcome::{Outcome, VerdictKind},
     timed::Late,
 };
@@ -56,12 +57,31 @@ impl<'a> CallReport<'a> {
         self.started != Moment::NEVER
     }
 
-    #[cold]
+    /// The call ends with this outcome.
+    //
+    // Who rejected it is read here, where the outcome passes, and not where it is told: a compiler that sees nobody read
+    // the words of an error one by one moves them in one piece through all layers, from memory to memory, also where
+    // there is no error.
+    #[inline(always)]
     pub(super) fn finish<T, E>(&mut self, outcome: Outcome<T, E>) -> Outcome<T, E> {
+        let rejection = outcome.result.as_ref().err().and_then(Error::rejection);
+        let rejected_by = rejection.map(|rejection| rejection.policy().clone());
+        self.tell_end(outcome, rejected_by)
+    }
+
+    #[cold]
+    fn tell_end<T, E>(&mut self, outcome: Outcome<T, E>, rejected_by: Option<Name>) -> Outcome<T, E> {
         let started = std::mem::replace(&mut self.started, Moment::NEVER);
         let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
-        let ok = Some(outcome.result.is_ok());
-        self.emit(started, CallOutcome::of(&outcome), ok, reason, outcome.label(), outcome.is_spent());
+        let end = End {
+            outcome: CallOutcome::of(&outcome),
+            ok: Some(outcome.result.is_ok()),
+            reason,
+            rejected_by,
+            label: outcome.label(),
+            spent: outcome.is_spent(),
+        };
+        self.emit(started, end);
         outcome
     }
 
@@ -85,20 +105,14 @@ impl<'a> CallReport<'a> {
         late.as_outcome(self.root)
     }
 
-    fn emit(
-        &self,
-        started: Moment,
-        outcome: CallOutcome,
-        ok: Option<bool>,
-        reason: Option<Reason>,
-        label: &'static str,
-        spent: bool,
-    ) {
+    fn emit(&self, started: Moment, end: End) {
         let state = Context::new(self.root).state();
+        let End { outcome, ok, reason, rejected_by, label, spent } = end;
         let kind = EventKind::CallFinished {
             outcome,
             ok,
             reason,
+            rejected_by,
             label,
             spent,
             attempts: state.attempts(),
@@ -120,11 +134,12 @@ impl CallReport<'_> {
         let cx = Context::new(self.root);
         if cx.state().ended_late() {
             Late::after(self.root.deadline()).announce(cx, self.root, None);
-            return self.emit(self.started, CallOutcome::Timeout, Some(false), None, "timeout", false);
+            let end = End::without_outcome(CallOutcome::Timeout, Some(false));
+            return self.emit(self.started, end);
         }
         let panicked = cx.state().panicked();
         let outcome = if panicked { CallOutcome::Panicked } else { CallOutcome::Cancelled };
-        self.emit(self.started, outcome, None, None, outcome.as_str(), false);
+        self.emit(self.started, End::without_outcome(outcome, None));
     }
 }
 
@@ -134,6 +149,22 @@ impl Drop for CallReport<'_> {
         if self.is_wanted() {
             self.unfinished();
         }
+    }
+}
+
+/// What is told of a call's end.
+struct End {
+    outcome: CallOutcome,
+    ok: Option<bool>,
+    reason: Option<Reason>,
+    rejected_by: Option<Name>,
+    label: &'static str,
+    spent: bool,
+}
+
+impl End {
+    const fn without_outcome(outcome: CallOutcome, ok: Option<bool>) -> Self {
+        Self { outcome, ok, reason: None, rejected_by: None, label: outcome.as_str(), spent: false }
     }
 }
 

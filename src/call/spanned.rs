@@ -28,7 +28,7 @@ pub(super) fn wanted(telemetry: &Telemetry) -> Option<(Span, Spans)> {
     }
     let span = info_span!(
         target: "withstand", "withstand.call", pipeline = pipeline(telemetry), outcome = Empty, reason = Empty,
-        label = Empty, attempts = Empty, hedges = Empty, otel.status_code = Empty,
+        rejected_by = Empty, label = Empty, attempts = Empty, hedges = Empty, otel.status_code = Empty,
     );
     (!span.is_disabled()).then_some((span, spans))
 }
@@ -190,10 +190,15 @@ fn end_of_attempt(span: &Span, verdict: Option<VerdictKind>, end: AttemptEnd, la
 
 /// Notes how a call has ended.
 pub(super) fn end_of_call(span: &Span, kind: &EventKind) {
-    let EventKind::CallFinished { outcome, reason, label, attempts, hedges, .. } = *kind else { return };
+    let EventKind::CallFinished { outcome, reason, ref rejected_by, label, attempts, hedges, .. } = *kind else {
+        return;
+    };
     span.record("outcome", outcome.as_str());
     if let Some(reason) = reason {
         span.record("reason", reason.as_str());
+    }
+    if let Some(rejected_by) = rejected_by {
+        span.record("rejected_by", rejected_by.as_str());
     }
     span.record("label", label).record("attempts", i64::from(attempts)).record("hedges", i64::from(hedges));
     // An `Ok` may be a failure, such as an HTTP 503, and an `Err` none, such as a 404.

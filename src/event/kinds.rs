@@ -6,6 +6,7 @@ use super::{ClosedBy, Level, Trigger};
 use crate::{
     context::{Context, Idempotency, Priority},
     error::{Phase, Reason, Rejection, Scope},
+    name::Name,
     outcome::VerdictKind,
 };
 
@@ -34,6 +35,8 @@ pub enum EventKind {
         ok: Option<bool>,
         /// Why it was rejected, if it was.
         reason: Option<Reason>,
+        /// The name of the policy that rejected it.
+        rejected_by: Option<Name>,
         /// The label of the last outcome.
         label: &'static str,
         /// Whether a retry gave up on it.

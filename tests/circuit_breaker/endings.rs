@@ -416,10 +416,13 @@ async fn a_refused_call_is_reported_as_rejected_and_reaches_nothing() {
     users.call(|| async { Ok::<_, &str>(()) }).await.unwrap_err();
     drop(isolation);
     let finished = log.pick(|event| match event {
-        EventKind::CallFinished { outcome, reason, attempts, .. } => Some((outcome, reason, attempts)),
+        EventKind::CallFinished { outcome, reason, rejected_by, attempts, .. } => {
+            Some((outcome, reason, rejected_by.map(|name| name.to_string()), attempts))
+        }
         _ => None,
     });
-    assert_eq!(finished, [(CallOutcome::Rejected, Some(Reason::Isolated), 0)]);
+    let by = Some("circuit_breaker".to_owned());
+    assert_eq!(finished, [(CallOutcome::Rejected, Some(Reason::Isolated), by, 0)]);
     assert_eq!(log.count(|event| matches!(event, EventKind::AttemptStarted { .. })), 0);
 }
 

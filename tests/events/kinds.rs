@@ -64,8 +64,8 @@ async fn a_call_that_is_repeated_times_out_and_is_answered_by_a_fallback_reads_l
          late_by: 0ns }",
         "Warn retry api/retry: RetryStopped { why: Attempts, attempts: 2 }",
         "Warn fallback api/fallback: FellBack { original: Transient, reason: None, end: Ok, duration: 7ms }",
-        "Debug - api: CallFinished { outcome: Fallback, ok: Some(true), reason: None, label: \"fallback\", \
-         spent: false, attempts: 2, hedges: 0, winner: 0, duration: 72ms }",
+        "Debug - api: CallFinished { outcome: Fallback, ok: Some(true), reason: None, rejected_by: None, \
+         label: \"fallback\", spent: false, attempts: 2, hedges: 0, winner: 0, duration: 72ms }",
     ];
     assert_eq!(written.take(), expected);
 }
@@ -102,8 +102,8 @@ async fn a_call_that_waits_in_a_queue_and_hedges_in_vain_reads_line_for_line() {
         "Debug hedge api/hedge: HedgeSuppressed { why: Bulkhead }",
         "Debug - api: AttemptFinished { attempt: 1, hedge: 0, verdict: Some(Success), label: \"success\", \
          duration: 30ms, probe: false, end: Completed }",
-        "Debug - api: CallFinished { outcome: Success, ok: Some(true), reason: None, label: \"success\", \
-         spent: false, attempts: 1, hedges: 0, winner: 0, duration: 35ms }",
+        "Debug - api: CallFinished { outcome: Success, ok: Some(true), reason: None, rejected_by: None, \
+         label: \"success\", spent: false, attempts: 1, hedges: 0, winner: 0, duration: 35ms }",
     ];
     assert_eq!(written.take(), expected);
     bulkhead.set_limit(7).unwrap();

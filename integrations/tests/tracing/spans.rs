@@ -83,6 +83,24 @@ async fn a_call_has_a_span_and_events_with_fields_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_span_and_the_event_of_a_rejected_call_say_why_and_by_whom() {
+    let (recorded, _guard) = Recorded::install(LevelFilter::DEBUG);
+    let breaker = Arc::new(CircuitBreaker::builder().name("users-db").build().unwrap());
+    let builder =
+        Pipeline::builder("users-api").bulkhead(Bulkhead::builder().limit(1)).circuit_breaker(breaker.clone());
+    let users = builder.observer(TracingObserver::new()).build().unwrap();
+    let _isolation = breaker.isolate();
+    users.call(|| async { Ok::<_, ()>(()) }).await.unwrap_err();
+
+    let [call] = &recorded.spans("withstand.call")[..] else { panic!("{:#?}", recorded.spans("withstand.call")) };
+    let messages = recorded.messages();
+    let finished = &recorded.events()[messages.iter().position(|message| message == "call finished").unwrap()];
+    for told in [&call.fields, &finished.fields] {
+        assert_eq!((told["reason"].as_str(), told["rejected_by"].as_str()), ("isolated", "users-db"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn attempts_have_spans_where_they_are_asked_for() {
     let (recorded, _guard) = Recorded::install(LevelFilter::INFO);
     let users = Pipeline::builder("users-api")
