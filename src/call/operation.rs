@@ -34,7 +34,7 @@ where
 {
     #[inline]
     fn attempt(self, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        ClassifiedAttempt { operation: self, report: AttemptReport::new(cx), future: None, ended: false }
+        ClassifiedAttempt { operation: self, stage: Stage::Begins, report: AttemptReport::new(cx) }
     }
 }
 
@@ -44,10 +44,18 @@ pin_project! {
     struct ClassifiedAttempt<'o, 'c, F, Fut, C> {
         operation: &'o Classified<'o, F, C>,
         #[pin]
-        future: Option<Fut>,
+        stage: Stage<Fut>,
         // Outlives the future: it tells how that ended.
         report: AttemptReport<'c>,
-        ended: bool,
+    }
+}
+
+pin_project! {
+    #[project = Now]
+    enum Stage<Fut> {
+        Begins,
+        Runs { #[pin] future: Fut },
+        Over,
     }
 }
 
@@ -63,27 +71,28 @@ where
     fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
         let cx = this.report.cx;
-        let ambient = if this.future.is_none() {
-            if *this.ended {
-                return Poll::Pending;
+        let (ambient, begins) = match this.stage.as_mut().project() {
+            Now::Begins => {
+                let Some(ambient) = this.report.begin() else {
+                    this.stage.set(Stage::Over);
+                    return Poll::Ready(Outcome::refused_as_late(cx, None));
+                };
+                (ambient, true)
             }
-            let Some(ambient) = this.report.begin() else {
-                *this.ended = true;
-                return Poll::Ready(Outcome::refused_as_late(cx, None));
-            };
-            ambient
-        } else {
-            cx.frame().ambient()
+            Now::Runs { .. } => (cx.frame().ambient(), false),
+            Now::Over => return Poll::Pending,
         };
         let poll = cx.operation_polled(ambient, || {
-            if this.future.is_none() {
-                this.future.set(Some((this.operation.make)(cx)));
+            if begins {
+                this.stage.set(Stage::Runs { future: (this.operation.make)(cx) });
             }
-            this.future.as_mut().as_pin_mut().map_or(Poll::Pending, |future| future.poll(task))
+            match this.stage.as_mut().project() {
+                Now::Runs { future } => future.poll(task),
+                _ => Poll::Pending,
+            }
         });
         let Poll::Ready(result) = poll else { return Poll::Pending };
-        *this.ended = true;
-        this.future.set(None);
+        this.stage.set(Stage::Over);
         Poll::Ready(judged(this.operation.classifier, result, this.report))
     }
 }

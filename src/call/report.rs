@@ -115,7 +115,7 @@ impl<'a> CallReport<'a> {
             rejected_by,
             label,
             spent,
-            attempts: state.attempts(),
+            attempts: self.root.attempts_started(),
             hedges: state.hedges(),
             winner: state.winner(),
             duration: clock::now().since(started),

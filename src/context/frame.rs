@@ -254,6 +254,12 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// The frame of the whole call.
+    #[cfg(feature = "tonic")]
+    pub(super) fn outermost(&'a self) -> &'a Self {
+        self.around().last().unwrap_or(self)
+    }
+
     pub(super) fn around(&'a self) -> impl Iterator<Item = &'a Frame<'a>> {
         std::iter::successors(Some(self), |frame| frame.parent)
     }

@@ -192,7 +192,7 @@ impl<'a> Context<'a> {
             number: self.attempt(),
             hedge: self.place.hedge(),
             #[cfg(feature = "tonic")]
-            begun: u16::try_from(self.frame.state.attempts()).unwrap_or(u16::MAX),
+            begun: u16::try_from(self.frame.outermost().attempts_started()).unwrap_or(u16::MAX),
             deadline: self.frame.deadline(),
         }
     }
@@ -277,7 +277,6 @@ impl<'a> Context<'a> {
             }
             ambient = ambient.narrowed_to(deadline, now);
         }
-        bump(&state.attempts);
         if self.place.hedge() > 0 {
             bump(&state.hedges);
         }
@@ -296,16 +295,22 @@ impl<'a> Context<'a> {
     #[inline(always)]
     pub(crate) fn operation_polled<R>(&self, ambient: Ambient, poll: impl FnOnce() -> R) -> R {
         let state = self.frame.state;
-        state.runs.store(OPERATION.saturating_add(self.place.hedge()), Relaxed);
+        state.runs.store(self.as_runner(), Relaxed);
         let result = ambient.around(poll);
         state.runs.store(LAYERS, Relaxed);
         state.reading.clear();
         result
     }
 
+    /// The operation of this attempt, as the call's state names who runs.
+    #[inline(always)]
+    fn as_runner(&self) -> u32 {
+        OPERATION.wrapping_add(self.hedge())
+    }
+
     /// Whether the operation of this very attempt panicked, and not one beside it.
     pub(crate) fn has_panicked(&self) -> bool {
-        self.frame.state.runs.load(Relaxed) == OPERATION.saturating_add(self.place.hedge())
+        self.frame.state.runs.load(Relaxed) == self.as_runner()
     }
 
     /// Whether an attempt that is being dropped lost a race.

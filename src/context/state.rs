@@ -3,7 +3,7 @@
 #[cfg(feature = "tower")]
 use std::sync::atomic::AtomicBool;
 use std::{
-    sync::atomic::{AtomicU16, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     task::Waker,
     time::Duration,
 };
@@ -16,11 +16,11 @@ use crate::{
     engine::moment::Moment,
 };
 
-const NOBODY: u16 = 0;
+const NOBODY: u32 = 0;
 /// Nobody any more: the call has ended at its deadline.
-const OVERDUE: u16 = 1;
-pub(super) const LAYERS: u16 = 2;
-pub(super) const OPERATION: u16 = 3;
+const OVERDUE: u32 = 1;
+pub(super) const LAYERS: u32 = 2;
+pub(super) const OPERATION: u32 = 3;
 
 /// What all attempts of one public call share.
 pub(crate) struct CallState {
@@ -30,8 +30,7 @@ pub(crate) struct CallState {
     pub(super) outer: Outer,
     /// Who runs: [`NOBODY`], [`OVERDUE`], [`LAYERS`], or from [`OPERATION`] on the operation of the hedge of that index. While a panic
     /// unwinds it tells whose that is.
-    pub(super) runs: AtomicU16,
-    pub(super) attempts: AtomicU32,
+    pub(super) runs: AtomicU32,
     pub(super) hedges: AtomicU32,
     pub(super) winner: AtomicU32,
     pub(super) idempotency: Idempotency,
@@ -56,8 +55,7 @@ impl CallState {
             alarms: AlarmClock::new(),
             outer: Outer::none(),
             // Whoever begins a call goes on to poll it: until then only a panic ends it.
-            runs: AtomicU16::new(LAYERS),
-            attempts: AtomicU32::new(0),
+            runs: AtomicU32::new(LAYERS),
             hedges: AtomicU32::new(0),
             winner: AtomicU32::new(0),
             idempotency: options.idempotency,
@@ -108,10 +106,6 @@ impl CallState {
         // Not so if this call has left the operation in which it began.
         let around = Ambient::current();
         around.ends_inside() && around.nearest(|| Moment::NEVER).since(due) <= slack
-    }
-
-    pub(crate) fn attempts(&self) -> u32 {
-        self.attempts.load(Relaxed)
     }
 
     pub(crate) fn hedges(&self) -> u32 {
