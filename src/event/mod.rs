@@ -1,6 +1,7 @@
 //! The hook: what policies report, and to whom.
 
 mod kinds;
+mod words;
 
 use std::{
     fmt,
@@ -8,9 +9,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
+pub use kinds::EventKind;
 #[cfg(feature = "chaos")]
-pub use kinds::Fault;
-pub use kinds::{AttemptEnd, CallOutcome, EventKind, FallbackEnd, HedgeSuppression, HedgeTrigger, RetryStop, WaitEnd};
+pub use words::Fault;
+pub use words::{AttemptEnd, CallOutcome, FallbackEnd, HedgeSuppression, HedgeTrigger, RetryStop, WaitEnd};
 
 pub use crate::engine::circuit::{ClosedBy, Trigger};
 use crate::{error::ConfigError, name::Name};
