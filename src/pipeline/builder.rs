@@ -2,7 +2,7 @@
 
 use std::{fmt, marker::PhantomData, sync::Arc};
 
-use super::{Pipeline, STANDARD_ATTEMPT, STANDARD_TOTAL, StandardBuilder, standard_breaker};
+use super::Pipeline;
 #[cfg(feature = "chaos")]
 use crate::policies::chaos::Chaos;
 use crate::{
@@ -58,16 +58,6 @@ impl PipelineBuilder<PassThrough> {
             classified: false,
             observer: None,
         }
-    }
-}
-
-impl<C> PipelineBuilder<PassThrough, C> {
-    pub(crate) fn standard_layers(self) -> StandardBuilder<C> {
-        self.timeout(STANDARD_TOTAL)
-            .retry(Retry::builder())
-            .bulkhead(Bulkhead::builder().limit(100))
-            .circuit_breaker(standard_breaker())
-            .timeout(STANDARD_ATTEMPT)
     }
 }
 
