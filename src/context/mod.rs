@@ -4,7 +4,7 @@ mod frame;
 mod options;
 mod state;
 
-use std::{fmt, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{fmt, ptr, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tokio::time::Instant;
 
@@ -20,7 +20,7 @@ use crate::{
     event::{EventKind, PolicyId, Telemetry},
     name::Name,
 };
-use state::{LAYERS, OPERATION, bump};
+use state::{LAYERS, bump};
 
 /// What a call carries inward: its options, the nearest deadline, its place among the attempts, and the way to report.
 ///
@@ -304,8 +304,8 @@ impl<'a> Context<'a> {
 
     /// The operation of this attempt, as the call's state names who runs.
     #[inline(always)]
-    fn as_runner(&self) -> u32 {
-        OPERATION.wrapping_add(self.hedge())
+    fn as_runner(&self) -> usize {
+        ptr::from_ref(self.frame).addr()
     }
 
     /// Whether the operation of this very attempt panicked, and not one beside it.

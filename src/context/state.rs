@@ -3,7 +3,7 @@
 #[cfg(feature = "tower")]
 use std::sync::atomic::AtomicBool;
 use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed},
     task::Waker,
     time::Duration,
 };
@@ -16,11 +16,10 @@ use crate::{
     engine::moment::Moment,
 };
 
-const NOBODY: u32 = 0;
+const NOBODY: usize = 0;
 /// Nobody any more: the call has ended at its deadline.
-const OVERDUE: u32 = 1;
-pub(super) const LAYERS: u32 = 2;
-pub(super) const OPERATION: u32 = 3;
+const OVERDUE: usize = 1;
+pub(super) const LAYERS: usize = 2;
 
 /// What all attempts of one public call share.
 pub(crate) struct CallState {
@@ -28,9 +27,9 @@ pub(crate) struct CallState {
     pub(crate) alarms: AlarmClock,
     /// The deadline of a call around this one, which ends this one as well.
     pub(super) outer: Outer,
-    /// Who runs: [`NOBODY`], [`OVERDUE`], [`LAYERS`], or from [`OPERATION`] on the operation of the hedge of that index. While a panic
-    /// unwinds it tells whose that is.
-    pub(super) runs: AtomicU32,
+    /// Who runs: [`NOBODY`], [`OVERDUE`], [`LAYERS`], or the operation in the frame at that address: attempts that run beside
+    /// others have frames of their own. While a panic unwinds it tells whose that is.
+    pub(super) runs: AtomicUsize,
     pub(super) hedges: AtomicU32,
     pub(super) winner: AtomicU32,
     pub(super) idempotency: Idempotency,
@@ -55,7 +54,7 @@ impl CallState {
             alarms: AlarmClock::new(),
             outer: Outer::none(),
             // Whoever begins a call goes on to poll it: until then only a panic ends it.
-            runs: AtomicU32::new(LAYERS),
+            runs: AtomicUsize::new(LAYERS),
             hedges: AtomicU32::new(0),
             winner: AtomicU32::new(0),
             idempotency: options.idempotency,
@@ -80,7 +79,7 @@ impl CallState {
 
     /// Whether an operation panicked, asked in a `Drop` that runs because something inside unwinds.
     pub(crate) fn operation_panicked(&self) -> bool {
-        self.runs.load(Relaxed) >= OPERATION
+        self.runs.load(Relaxed) > LAYERS
     }
 
     /// Whether anything inside the call panicked, asked in a `Drop`: otherwise its caller drops it.

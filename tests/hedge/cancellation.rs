@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
 };
@@ -178,6 +178,33 @@ async fn only_the_attempt_that_panicked_is_told_to_have() {
         panics(&house, &Arc::new(Stage::new(parts)), Some(who)).await;
         let end = |hedge| (hedge, if hedge == who { AttemptEnd::Panicked } else { AttemptEnd::Cancelled });
         assert_eq!(house.ends(), [end(0), end(1)]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_hedge_inside_a_hedge_too() {
+    for who in 0..4 {
+        let log = Log::new();
+        let builder = Pipeline::builder("replicas").hedge(every(10, 1)).hedge(every(5, 1));
+        let pipeline = builder.observer(log.clone()).build().unwrap();
+        let starts = AtomicUsize::new(0);
+        let call = async move {
+            let operation = || async {
+                let panics = starts.fetch_add(1, Ordering::SeqCst) == who;
+                tokio::time::sleep(ms(100)).await;
+                assert!(!panics, "on stage");
+                std::future::pending::<Result<(), Fault>>().await
+            };
+            pipeline.call(operation).await
+        };
+        assert!(tokio::spawn(call).await.unwrap_err().is_panic());
+
+        let ends = log.pick(|kind| match kind {
+            EventKind::AttemptFinished { end, .. } => Some(end),
+            _ => None,
+        });
+        assert_eq!(ends.len(), 4);
+        assert_eq!(ends.iter().filter(|end| **end == AttemptEnd::Panicked).count(), 1, "{who}: {ends:?}");
     }
 }
 
