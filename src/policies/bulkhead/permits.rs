@@ -38,6 +38,7 @@ impl Permits {
         Self { limit: AtomicUsize::new(limit), kind }
     }
 
+    #[inline]
     pub(super) fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
