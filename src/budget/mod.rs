@@ -7,7 +7,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc};
 
 use crate::{
     context::{Context, Frame},
-    engine::budget::{Budget, Edge, Withdrawal},
+    engine::budget::{Budget, Edge, Slot, Withdrawal},
     error::ConfigError,
     event::{EventKind, PolicyId},
     layer::BudgetInfo,
@@ -80,7 +80,7 @@ impl RetryBudget {
         RetryBudgetBuilder { ratio: 0.2, initial: None, cap: 100 }
     }
 
-    /// The tokens in it now.
+    /// The tokens in it now; while other threads pay in and take out, about as many.
     #[must_use]
     pub fn balance(&self) -> f64 {
         self.engine.balance()
@@ -115,7 +115,7 @@ impl RetryBudget {
             return outcome;
         }
         outcome.put_aside(|| {
-            if let Some(edge) = self.engine.deposit() {
+            if let Some(edge) = self.engine.deposit(Slot::of_this_thread()) {
                 self.report(edge, *cx, policy);
             }
         })
@@ -125,8 +125,8 @@ impl RetryBudget {
     pub(crate) fn withdraw(&self, cx: Context<'_>, policy: &PolicyId) -> Option<Token<'_>> {
         match self.engine.withdraw() {
             Withdrawal::Granted => Some(Token { budget: self }),
-            Withdrawal::Refused { edge } => {
-                if let Some(edge) = edge {
+            Withdrawal::Refused { edges } => {
+                for edge in edges.into_iter().flatten() {
                     self.report(edge, cx, policy);
                 }
                 None
@@ -180,7 +180,7 @@ impl<'a> Token<'a> {
 impl Drop for Token<'_> {
     fn drop(&mut self) {
         // An edge on the way back is no news: the same token crossed it on the way out.
-        let _ = self.budget.engine.refund();
+        let _ = self.budget.engine.refund(Slot::of_this_thread());
     }
 }
 

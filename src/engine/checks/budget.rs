@@ -1,7 +1,7 @@
 //! The budget for extra load.
 
 use super::{
-    super::budget::{Budget, Edge, Withdrawal},
+    super::budget::{Budget, Edge, Slot, Withdrawal},
     Arc, run, thread,
 };
 
@@ -14,29 +14,166 @@ fn assert_balance(budget: &Budget, expected: f64) {
     assert!((balance - expected).abs() < 1e-9, "{balance} and not {expected}");
 }
 
+/// A spender on a thread of its own.
+fn spends(budget: &Arc<Budget>) -> thread::JoinHandle<Withdrawal> {
+    let budget = Arc::clone(budget);
+    thread::spawn(move || budget.withdraw())
+}
+
+/// A success on a thread of its own.
+fn deposits(budget: &Arc<Budget>, slot: usize) -> thread::JoinHandle<Option<Edge>> {
+    let budget = Arc::clone(budget);
+    thread::spawn(move || budget.deposit(Slot::numbered(slot)))
+}
+
+fn end<T>(thread: thread::JoinHandle<T>) -> T {
+    thread.join().expect("nobody panics")
+}
+
+/// What withdrawals and deposits on several threads came to.
+struct Seen {
+    granted: u32,
+    emptied: u32,
+    refilled: u32,
+}
+
+impl Seen {
+    fn of(answers: impl IntoIterator<Item = Withdrawal>, deposits: impl IntoIterator<Item = Option<Edge>>) -> Self {
+        let mut seen = Self { granted: 0, emptied: 0, refilled: 0 };
+        for answer in answers {
+            match answer {
+                Withdrawal::Granted => seen.granted += 1,
+                Withdrawal::Refused { edges } => seen.tell(edges),
+            }
+        }
+        seen.tell(deposits);
+        seen
+    }
+
+    fn tell(&mut self, edges: impl IntoIterator<Item = Option<Edge>>) {
+        for edge in edges.into_iter().flatten() {
+            match edge {
+                Edge::Emptied => self.emptied += 1,
+                Edge::Refilled => self.refilled += 1,
+            }
+        }
+    }
+
+    /// Everything is over, and the budget holds this. It counts as emptied only while that is less than the mark.
+    fn assert_left(&self, budget: &Budget, expected: f64, mark: f64) {
+        assert_balance(budget, expected);
+        assert!(self.emptied == self.refilled || self.emptied == self.refilled + 1 && expected < mark);
+        let left = (0..9).take_while(|_| budget.withdraw() == Withdrawal::Granted).count();
+        assert_eq!(left, (0..9_u32).filter(|&tokens| f64::from(tokens + 1) <= expected).count());
+    }
+}
+
 #[test]
 fn two_withdrawals_and_a_deposit_neither_make_nor_lose_tokens() {
     run(|| {
         let budget = shared(1.0, 1, 2);
-        let spenders: Vec<_> = (0..2)
-            .map(|_| {
-                let budget = Arc::clone(&budget);
-                thread::spawn(move || budget.withdraw())
-            })
-            .collect();
-        let refilled = budget.deposit();
-        let answers: Vec<_> =
-            spenders.into_iter().map(|spender| spender.join().expect("a spender does not panic")).collect();
+        let spenders = [spends(&budget), spends(&budget)];
+        let refilled = budget.deposit(Slot::numbered(0));
+        let seen = Seen::of(spenders.map(end), [refilled]);
 
-        let emptied = Withdrawal::Refused { edge: Some(Edge::Emptied) };
-        let count = |answer| answers.iter().filter(|&&a| a == answer).count();
-        match count(Withdrawal::Granted) {
+        match seen.granted {
             1 => assert_balance(&budget, 1.0),
             2 => assert_balance(&budget, 0.0),
             other => panic!("{other} of 1 or 2 possible withdrawals were granted"),
         }
         // One token is half of the cap: a deposit that comes after a refusal refills.
-        assert_eq!(count(emptied), usize::from(refilled.is_some()));
+        assert_eq!(seen.emptied, seen.refilled);
+        assert_eq!(seen.emptied, 2 - seen.granted);
+    });
+}
+
+#[test]
+fn a_deposit_is_spent_once() {
+    run(|| {
+        let budget = shared(1.0, 0, 2);
+        let spenders = [spends(&budget), spends(&budget)];
+        let refilled = budget.deposit(Slot::numbered(1));
+        let seen = Seen::of(spenders.map(end), [refilled]);
+
+        assert!(seen.granted <= 1 && seen.emptied >= 1);
+        seen.assert_left(&budget, 1.0 - f64::from(seen.granted), 1.0);
+    });
+}
+
+#[test]
+fn deposits_into_different_shards_race_a_withdrawal() {
+    run(|| {
+        // Neither is worth a look at whether it is full now, and both together make a token.
+        let budget = shared(0.5, 0, 100);
+        let others = [deposits(&budget, 0), deposits(&budget, 1)];
+        let answer = budget.withdraw();
+        let seen = Seen::of([answer], others.map(end));
+
+        seen.assert_left(&budget, 1.0 - f64::from(seen.granted), 50.0);
+    });
+}
+
+#[test]
+fn deposits_around_a_refusal_that_refill_together_say_so() {
+    run(|| {
+        let budget = shared(0.5, 0, 2);
+        let others = [deposits(&budget, 0), deposits(&budget, 1)];
+        let answer = budget.withdraw();
+        let seen = Seen::of([answer], others.map(end));
+
+        assert_eq!((seen.emptied, seen.refilled), (1 - seen.granted, 1 - seen.granted));
+        seen.assert_left(&budget, 1.0 - f64::from(seen.granted), 1.0);
+    });
+}
+
+#[test]
+fn whoever_is_the_last_to_fill_it_up_again_says_so() {
+    run(|| {
+        let budget = shared(0.5, 0, 3);
+        let emptied = budget.withdraw();
+        let deposit = deposits(&budget, 0);
+        let refund = thread::spawn({
+            let budget = Arc::clone(&budget);
+            move || budget.refund(Slot::numbered(1))
+        });
+        let seen = Seen::of([emptied], [end(deposit), end(refund)]);
+
+        // Half of the cap, by both.
+        assert_eq!((seen.emptied, seen.refilled), (1, 1));
+        seen.assert_left(&budget, 1.5, 1.5);
+    });
+}
+
+#[test]
+fn a_withdrawal_races_those_who_see_that_it_is_full() {
+    run(|| {
+        let budget = shared(1.0, 1, 2);
+        let others = [deposits(&budget, 0), deposits(&budget, 1)];
+        let answer = budget.withdraw();
+        let seen = Seen::of([answer], others.map(end));
+
+        assert_eq!((seen.granted, seen.emptied), (1, 0));
+        // The second deposit was beyond the cap, or it came after the withdrawal.
+        let both_before = budget.balance() < 1.5;
+        assert!(!(both_before && budget.is_full()));
+        seen.assert_left(&budget, if both_before { 1.0 } else { 2.0 }, 1.0);
+    });
+}
+
+#[test]
+fn a_cap_that_is_raised_while_a_deposit_fills_it_up_is_the_cap() {
+    run(|| {
+        let budget = shared(1.0, 1, 2);
+        let deposit = deposits(&budget, 0);
+        budget.set(1.0, 4);
+        assert_eq!(end(deposit), None);
+
+        assert_balance(&budget, 2.0);
+        for slot in 0..4 {
+            assert_eq!(budget.is_full(), slot >= 2);
+            assert_eq!(budget.deposit(Slot::numbered(slot)), None);
+        }
+        Seen::of([], []).assert_left(&budget, 4.0, 2.0);
     });
 }
 
@@ -49,12 +186,10 @@ fn two_spenders_of_one_token_see_one_grant_and_one_edge() {
             move || [budget.withdraw(), budget.withdraw()]
         });
         let mut answers = vec![budget.withdraw()];
-        answers.extend(spender.join().expect("a spender does not panic"));
+        answers.extend(end(spender));
 
-        let count = |answer| answers.iter().filter(|&&a| a == answer).count();
-        let edge = Some(Edge::Emptied);
-        assert_eq!(count(Withdrawal::Granted), 1);
-        assert_eq!(count(Withdrawal::Refused { edge }), 1);
+        let seen = Seen::of(answers, []);
+        assert_eq!((seen.granted, seen.emptied, seen.refilled), (1, 1, 0));
         assert_balance(&budget, 0.0);
     });
 }
@@ -65,10 +200,10 @@ fn a_refund_and_a_withdrawal_at_the_cap_keep_within_the_cap() {
         let budget = shared(0.0, 1, 1);
         let refund = thread::spawn({
             let budget = Arc::clone(&budget);
-            move || budget.refund()
+            move || budget.refund(Slot::numbered(1))
         });
         let answer = budget.withdraw();
-        assert_eq!(refund.join().expect("a refund does not panic"), None);
+        assert_eq!(end(refund), None);
 
         assert_eq!(answer, Withdrawal::Granted);
         // The refund found a full budget and was void, or it came after the withdrawal.
@@ -83,17 +218,14 @@ fn a_refund_races_a_withdrawal_for_its_token() {
         assert_eq!(budget.withdraw(), Withdrawal::Granted);
         let refund = thread::spawn({
             let budget = Arc::clone(&budget);
-            move || budget.refund()
+            move || budget.refund(Slot::numbered(1))
         });
         let answer = budget.withdraw();
-        let refilled = refund.join().expect("a refund does not panic");
+        let refilled = end(refund);
 
-        if answer == Withdrawal::Granted {
-            assert_eq!(refilled, None);
-            assert_balance(&budget, 0.0);
-        } else {
-            assert_eq!(refilled, Some(Edge::Refilled));
-            assert_balance(&budget, 1.0);
-        }
+        // Who is refused says that it was emptied, and either of the two that it is refilled.
+        let seen = Seen::of([answer], [refilled]);
+        assert_eq!((seen.emptied, seen.refilled), (1 - seen.granted, 1 - seen.granted));
+        seen.assert_left(&budget, 1.0 - f64::from(seen.granted), 1.0);
     });
 }

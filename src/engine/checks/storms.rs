@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Arc, run, thread};
 use crate::engine::{
-    budget::{Budget, Withdrawal},
+    budget::{Budget, Edge, Slot, Withdrawal},
     circuit::{Change, Circuit, ClosedBy, Recorded, Settings, State},
     moment::Moment,
     rng::Rng,
@@ -259,7 +259,7 @@ fn a_budget_never_grants_more_than_it_was_given() {
                     assert!((0.0..=3.0).contains(&budget.balance()));
                     // Every other one did not need it after all.
                     if granted && turn % 2 == 0 {
-                        budget.refund();
+                        budget.refund(Slot::numbered(turn));
                     } else {
                         spent += u32::from(granted);
                     }
@@ -267,10 +267,40 @@ fn a_budget_never_grants_more_than_it_was_given() {
                 spent
             })
         });
-        for _ in 0..deposits {
-            budget.deposit();
+        for deposit in 0..deposits {
+            budget.deposit(Slot::numbered(usize::try_from(deposit).expect("four are few")));
         }
         let spent: u32 = spenders.into_iter().map(|spender| spender.join().expect("a spender does not panic")).sum();
         assert!(f64::from(spent) + budget.balance() <= 2.0 + 0.5 * f64::from(deposits) + 1e-9);
+    });
+}
+
+#[test]
+fn below_its_cap_a_budget_holds_all_that_came_and_did_not_go() {
+    run(|| {
+        // All that can come is 6.5; half of the cap refills it.
+        let budget = Arc::new(Budget::new(0.5, 2, 7).expect("these settings are valid"));
+        let threads = [0, 1, 2].map(|slot| {
+            let budget = Arc::clone(&budget);
+            thread::spawn(move || {
+                let (mut spent, mut edges) = (0_u32, Vec::new());
+                for turn in 0..3 {
+                    match budget.withdraw() {
+                        Withdrawal::Granted if turn == 1 => edges.push(budget.refund(Slot::numbered(slot))),
+                        Withdrawal::Granted => spent += 1,
+                        Withdrawal::Refused { edges: told } => edges.extend(told),
+                    }
+                    edges.push(budget.deposit(Slot::numbered(slot)));
+                }
+                (spent, edges)
+            })
+        });
+        let ends = threads.map(|thread| thread.join().expect("nobody panics"));
+        let left = 2.0 + 0.5 * 9.0 - f64::from(ends.iter().map(|(spent, _)| spent).sum::<u32>());
+        assert!((budget.balance() - left).abs() < 1e-9, "{} and not {left}", budget.balance());
+
+        let count = |edge| ends.iter().flat_map(|(_, edges)| edges).filter(|&&told| told == Some(edge)).count();
+        let (emptied, refilled) = (count(Edge::Emptied), count(Edge::Refilled));
+        assert!(emptied == refilled || emptied == refilled + 1 && left < 3.5, "{emptied}, {refilled} and {left}");
     });
 }
