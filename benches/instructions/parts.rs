@@ -14,7 +14,7 @@ const PARTS: [(&str, &[&str]); 9] = [
     ("frames", &["src/context/"]),
     ("limits", &["src/alarm.rs", "src/timed.rs"]),
     ("policies", &["src/policies/"]),
-    ("engine", &["src/engine/", "src/budget.rs"]),
+    ("engine", &["src/engine/", "src/budget/"]),
     ("atomics", &["core/src/sync/atomic.rs"]),
     ("rest", &[""]),
 ];

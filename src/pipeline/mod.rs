@@ -18,12 +18,13 @@ use crate::{
     layer::LayerInfo,
     name::Name,
     outcome::{Classify, DefaultClassifier, Outcome},
-    policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, Stack, layers_of},
+    policy::{Describe, Operation, PassThrough, Policy, SingleAttempt, Site, layers_of},
 };
 #[cfg(feature = "serde")]
 use crate::{
     config::PipelineConfig,
     configured::{Configured, ConfiguredLayers},
+    policy::Stack,
 };
 
 /// Policies around every call to one dependency, with a name, a classifier and an observer.

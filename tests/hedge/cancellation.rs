@@ -197,7 +197,9 @@ async fn of_a_hedge_inside_a_hedge_too() {
             };
             pipeline.call(operation).await
         };
-        assert!(tokio::spawn(call).await.unwrap_err().is_panic());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(call);
+        assert!(tasks.join_next().await.unwrap().unwrap_err().is_panic());
 
         let ends = log.pick(|kind| match kind {
             EventKind::AttemptFinished { end, .. } => Some(end),
