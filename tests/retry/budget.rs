@@ -161,6 +161,38 @@ async fn a_call_dropped_before_its_repeat_reached_the_operation_gives_the_token_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_token_that_came_back_has_refilled_is_told_with_the_next_success() {
+    let budget = shared(RetryBudget::builder().initial(1).cap(1));
+    let log = Log::new();
+    let others = pipeline(plain(2, ms(10)).budget(budget.clone()), &log);
+    let told = || {
+        log.pick(|kind| match kind {
+            EventKind::BudgetEmptied { .. } => Some("emptied"),
+            EventKind::BudgetRefilled { .. } => Some("refilled"),
+            _ => None,
+        })
+    };
+    let bulkhead = Arc::new(Bulkhead::builder().limit(1).queue(1).max_wait(secs(9)).build().unwrap());
+    let builder = Pipeline::builder("api").retry(plain(2, ms(100)).budget(budget.clone()));
+    let queued = builder.bulkhead(bulkhead.clone()).build().unwrap();
+    for turn in 1..=2 {
+        let in_the_queue = tokio::time::timeout(ms(200), queued.call(|| async { Err::<(), _>(()) }));
+        let meanwhile = async {
+            tokio::time::sleep(ms(10)).await;
+            let _held = bulkhead.acquire().await.unwrap();
+            tokio::time::sleep(ms(140)).await;
+            assert!(others.call(|| async { DOWN }).await.is_err());
+            tokio::time::sleep(secs(1)).await;
+        };
+        assert!(join(in_the_queue, meanwhile).await.0.is_err(), "dropped with its token");
+        holds(&budget, 1.0);
+        assert_eq!(told(), ["emptied", "refilled"].repeat(turn)[..2 * turn - 1]);
+        assert!(others.call(|| async { Ok::<u32, Verdict>(0) }).await.is_ok());
+        assert_eq!(told(), ["emptied", "refilled"].repeat(turn));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_repeat_that_reached_the_operation_stays_paid_however_it_ends() {
     let budget = shared(RetryBudget::builder().initial(5));
     let steps = [Step { takes: ms(0), gives: DOWN }, Step { takes: secs(9), gives: Ok(0) }];

@@ -32,14 +32,14 @@ pub(crate) use shards::Slot;
 ///
 /// - A withdrawal may count a deposit as if it came after it, even if it counts others that began later.
 /// - Between a deposit's addition and its look at what has come of it, others may act on it. If they withdraw it, it has
-///   refilled nothing; if one who is refused or who gives a token back looks first, the [edge](Edge) is theirs.
+///   refilled nothing; if one who is refused looks first, the [edge](Edge) is theirs.
 ///
 /// # Memory ordering
 ///
 /// Whoever changes the word has added up the shards before, and releases that; whoever reads it acquires it, and then finds
 /// no less in them, which are read relaxed: so what is gone is never more than what was deposited.
 ///
-/// No refill goes untold, whatever is added where at the same time:
+/// No refill by deposits goes untold, whatever is added where at the same time:
 ///
 /// - A deposit looks at the word after its addition. Who has set [`EMPTIED`] goes to each shard after that, with a
 ///   read-modify-write that releases, as an addition is one that acquires: of the two on the same shard the later one
@@ -155,19 +155,25 @@ impl Budget {
     pub(crate) fn deposit(&self, slot: Slot) -> Option<Edge> {
         let amount = self.deposit.get();
         if amount == 0 || self.is_marked(FULL) {
-            // Nothing to add. Whether a lower cap has refilled it is left to see.
+            // Nothing to add. Whether a lower cap or a refund has refilled it is left to see.
             return self.add(0);
         }
         self.put_in(slot, amount)
     }
 
-    /// A repeat that never reached the dependency: gives its token back, up to the cap.
-    pub(crate) fn refund(&self, slot: Slot) -> Option<Edge> {
+    /// A repeat that never reached the dependency: gives its token back, up to the cap. If that refills the budget, it is
+    /// the next deposit that says so: who gives a token back may be in the middle of a panic.
+    pub(crate) fn refund(&self, slot: Slot) {
         if self.is_marked(FULL) {
-            // Filled by a lower cap meanwhile: that is for a deposit to tell.
-            return None;
+            return;
         }
-        self.put_in(slot, TOKEN)
+        match self.shards.of_slot(slot) {
+            Some(shard) => _ = shard.fetch_add(TOKEN, Ordering::Relaxed),
+            None => self.change(|held, cap| {
+                let balance = held.balance.saturating_add(TOKEN).min(cap);
+                (Held { balance, ..held }, ())
+            }),
+        }
     }
 
     /// Takes a token for one repeat, if there is one.
