@@ -61,8 +61,8 @@ Nanoseconds for each call of one thread alone, and for each call of two threads 
 bulkhead: the time over the calls of both. *both over one* is their throughput over that of one thread: 2 if they do not
 disturb each other, below 1 if they are slower together than one alone. Both are sampled in turns; a sample during which
 somebody else was given one of the two processors is taken again. To be met: 1.3 of one thread or 0.9 of two threads on
-one shared atomic add, which nothing that writes one word and does anything else can have; a bulkhead 0.9 of two threads
-on a tokio semaphore.
+one shared atomic add, which nothing that writes one word and does anything else can have; a bulkhead, alone or in a
+stack, 0.9 of two threads on a tokio semaphore.
 
 {shared}
 ## Memory

@@ -33,9 +33,6 @@ pub fn rows() -> Vec<Row> {
     rows.extend(breakers());
     rows.extend(budgets());
     rows.extend(bulkheads());
-    let stack = shared!(Who::Withstand, Ok(1), stack = ours::full(), _ =>
-        finish(pin!(stack.call(|| Operation::READY.start()))));
-    rows.push(Row { name: "full stack, ready", contestants: vec![stack], target: Target::Atomic });
     rows
 }
 
@@ -132,7 +129,7 @@ fn budgets() -> [Row; 2] {
     ]
 }
 
-fn bulkheads() -> [Row; 3] {
+fn bulkheads() -> [Row; 4] {
     const LIMIT: usize = 100;
     let bulkhead = || Bulkhead::builder().limit(LIMIT).build().unwrap();
     let fair = || Bulkhead::builder().limit(LIMIT).queue(10).build().unwrap();
@@ -140,20 +137,25 @@ fn bulkheads() -> [Row; 3] {
         shared!(Who::Withstand, Ok(_), bulkhead = bulkhead(), _ => bulkhead.try_acquire()),
         shared!(Who::HandMade, Ok(_), semaphore = Semaphore::new(LIMIT), _ => semaphore.try_acquire()),
     ];
-    let calls = |bulkhead: Bulkhead| {
-        let ours = shared!(Who::Withstand, Ok(1), bulkhead = bulkhead, _ =>
-            finish(pin!(bulkhead.call(|| Operation::READY.start()))));
+    let beside_a_semaphore = |ours: Shared| {
         let hand_made = shared!(Who::HandMade, Ok(1), semaphore = Semaphore::new(LIMIT), _ => finish(pin!(async {
             let _permit = semaphore.try_acquire().map_err(|_| Down(1))?;
             Operation::READY.start().await
         })));
         vec![ours, hand_made]
     };
+    let calls = |bulkhead: Bulkhead| {
+        beside_a_semaphore(shared!(Who::Withstand, Ok(1), bulkhead = bulkhead, _ =>
+            finish(pin!(bulkhead.call(|| Operation::READY.start())))))
+    };
+    let stack = beside_a_semaphore(shared!(Who::Withstand, Ok(1), stack = ours::full(), _ =>
+        finish(pin!(stack.call(|| Operation::READY.start())))));
     let target = Target::Semaphore;
     [
         Row { name: "bulkhead, a permit taken and given back", contestants: permits, target },
         Row { name: "bulkhead, a call", contestants: calls(bulkhead()), target },
         Row { name: "bulkhead with a queue, a call", contestants: calls(fair()), target },
+        Row { name: "full stack, which has a bulkhead, ready", contestants: stack, target },
     ]
 }
 
