@@ -49,7 +49,6 @@ impl<T: Send, E: Send> Policy<T, E> for Hedge {
 pin_project! {
     /// Written by hand, because an outcome that leaves an async block is moved once more than needed: the success of a
     /// first attempt that nothing runs beside goes out as it came.
-    #[project = Now]
     struct Raced<'b, 'a, T, E, F, Begin, H> {
         // Dropped when it has ended: what it holds is free while others run.
         #[pin]
@@ -81,11 +80,11 @@ where
     type Output = Outcome<T, E>;
 
     #[inline(always)]
-    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let this = self.as_mut().project();
         // Once in each turn of the task: an attempt that gives up its turn must not get it back at once.
-        let Some(Poll::Ready(outcome)) = this.first.as_mut().as_pin_mut().map(|attempt| attempt.poll(task)) else {
-            return this.go_on(None, task).map(Outcome::aside);
+        let Some(Poll::Ready(outcome)) = this.first.as_pin_mut().map(|attempt| attempt.poll(task)) else {
+            return self.go_on(None, task).map(Outcome::aside);
         };
         if outcome.kind() == VerdictKind::Success && this.beside.is_none() {
             let outcome =
@@ -96,27 +95,28 @@ where
             cx.frame().supersede();
             return Poll::Ready(this.hedge.settle(outcome, cx));
         }
-        this.go_on(Some(outcome.aside()), task).map(Outcome::aside)
+        self.go_on(Some(outcome.aside()), task).map(Outcome::aside)
     }
 }
 
-impl<'a, T, E, F, Begin, H> Now<'_, '_, 'a, T, E, F, Begin, H>
+impl<'a, T, E, F, Begin, H> Raced<'_, 'a, T, E, F, Begin, H>
 where
     Begin: Fn(Context<'a>, u32, Option<Token<'a>>) -> H,
     H: Future<Output = (u32, Outcome<T, E>)>,
 {
     /// The first attempt is pending, has just ended with this outcome, or is gone.
     #[cold]
-    fn go_on(&mut self, ended: Option<Outcome<T, E>>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
-        let (hedge, cx) = (*self.hedge, *self.cx);
+    fn go_on(self: Pin<&mut Self>, ended: Option<Outcome<T, E>>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
+        let mut this = self.project();
+        let (hedge, cx) = (*this.hedge, *this.cx);
         let make = || Beside { race: Race::new(hedge, cx), alarm: Alarm::default(), hedges: None };
-        let Beside { race, alarm, hedges } = self.beside.get_or_insert_with(make);
+        let Beside { race, alarm, hedges } = this.beside.get_or_insert_with(make);
         if let Some(outcome) = ended {
-            self.first.set(None);
-            self.first_sample.finish(&outcome);
+            this.first.set(None);
+            this.first_sample.finish(&outcome);
             race.first_runs = false;
             race.end(cx.hedge(), outcome);
-        } else if race.first_runs && self.first_sample.has_reached_operation() {
+        } else if race.first_runs && this.first_sample.has_reached_operation() {
             race.first_reached_operation();
         }
         loop {
@@ -150,7 +150,7 @@ where
                 return Poll::Pending;
             }
             if let Some((index, token)) = race.start(trigger) {
-                hedges.get_or_insert_with(FuturesUnordered::new).push((self.begin)(cx, index, token));
+                hedges.get_or_insert_with(FuturesUnordered::new).push((this.begin)(cx, index, token));
             }
         }
     }
