@@ -1,29 +1,21 @@
 //! Fallback: an answer of our own where the dependency gave none.
 
-use std::{
-    fmt,
-    future::{Future, Ready, ready},
-    pin::Pin,
-    task::{self, Poll},
-    time::Duration,
-};
+mod run;
+mod substitute;
 
-use pin_project_lite::pin_project;
+use std::{fmt, future::Future, time::Duration};
+
+pub use substitute::{FromError, FromFuture, FromOutcome, Substitute, Value};
 
 use crate::{
-    ambient::{Ambient, Within},
     build::IntoLayer,
     call::standalone_guard,
-    clock,
-    context::Context,
-    engine::moment::Moment,
-    error::{ConfigError, Error, Phase, Rejection},
-    event::{EventKind, FallbackEnd, Kind, PolicyId},
+    error::{ConfigError, Error},
+    event::{Kind, PolicyId},
     layer::{LayerInfo, Role},
     name::Name,
-    outcome::{Outcome, Verdict, VerdictKind},
-    policy::{Describe, Operation, Policy},
-    timed::{Late, Timed},
+    outcome::{Outcome, VerdictKind},
+    policy::Describe,
 };
 
 /// An answer of our own where the dependency gave none: a default, a stale copy, another source.
@@ -158,85 +150,6 @@ impl<S> fmt::Debug for Fallback<S> {
         f.debug_struct("Fallback").field("name", &self.id.name).field("handles", &self.handles).finish_non_exhaustive()
     }
 }
-
-/// Where a [`Fallback`] takes its answer from: one of the four kinds.
-pub trait Substitute<T, E>: Send + Sync {
-    /// The answer to come.
-    type Answer: Future<Output = Option<Result<T, E>>> + Send;
-
-    /// The answer to an outcome; `None` declines.
-    fn substitute(&self, outcome: &Outcome<T, E>) -> Self::Answer;
-}
-
-/// See [`Fallback::value`].
-#[derive(Clone, Copy, Debug)]
-pub struct Value<V>(V);
-
-impl<T: Clone + Send + Sync, E: Send> Substitute<T, E> for Value<T> {
-    type Answer = Ready<Option<Result<T, E>>>;
-
-    fn substitute(&self, _: &Outcome<T, E>) -> Self::Answer {
-        ready(Some(Ok(self.0.clone())))
-    }
-}
-
-/// See [`Fallback::from_error`].
-#[derive(Clone, Copy)]
-pub struct FromError<F>(F);
-
-impl<T: Send, E: Send, F: Fn(&Error<E>) -> T + Send + Sync> Substitute<T, E> for FromError<F> {
-    type Answer = Ready<Option<Result<T, E>>>;
-
-    fn substitute(&self, outcome: &Outcome<T, E>) -> Self::Answer {
-        ready(outcome.result.as_ref().err().map(|error| Ok((self.0)(error))))
-    }
-}
-
-/// See [`Fallback::from_outcome`].
-#[derive(Clone, Copy)]
-pub struct FromOutcome<F>(F);
-
-impl<T, E, F> Substitute<T, E> for FromOutcome<F>
-where
-    T: Send,
-    E: Send,
-    F: Fn(&Outcome<T, E>) -> Option<Result<T, E>> + Send + Sync,
-{
-    type Answer = Ready<Option<Result<T, E>>>;
-
-    fn substitute(&self, outcome: &Outcome<T, E>) -> Self::Answer {
-        ready((self.0)(outcome))
-    }
-}
-
-/// See [`Fallback::from_future`].
-#[derive(Clone, Copy)]
-pub struct FromFuture<F>(F);
-
-impl<T, E, F, Fut> Substitute<T, E> for FromFuture<F>
-where
-    F: Fn(&Outcome<T, E>) -> Fut + Send + Sync,
-    Fut: Future<Output = Option<Result<T, E>>> + Send,
-{
-    type Answer = Fut;
-
-    fn substitute(&self, outcome: &Outcome<T, E>) -> Fut {
-        (self.0)(outcome)
-    }
-}
-
-/// A function has nothing to show but its kind.
-macro_rules! opaque_debug {
-    ($($kind:ident),+) => {$(
-        impl<F> fmt::Debug for $kind<F> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(stringify!($kind))
-            }
-        }
-    )+};
-}
-
-opaque_debug!(FromError, FromOutcome, FromFuture);
 
 /// Builds a [`Fallback`].
 #[derive(Clone, Debug)]
@@ -383,101 +296,5 @@ impl<S> Describe for Fallback<S> {
             Some(limit) => info.setting("limit", format_args!("{limit:?}")),
             None => info,
         });
-    }
-}
-
-impl<T: Send, E: Send, S: Substitute<T, E>> Policy<T, E> for Fallback<S> {
-    #[inline]
-    fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> impl Future<Output = Outcome<T, E>> + Send {
-        let replace = move |outcome| self.replace(outcome, cx);
-        Replaced { handles: self.handles, replace, stage: Stage::Runs { attempt: op.attempt(cx) } }
-    }
-}
-
-pin_project! {
-    /// Written by hand, because an outcome that leaves an async block is moved once more than needed.
-    struct Replaced<Replace, F, R> {
-        handles: Verdicts,
-        replace: Replace,
-        #[pin]
-        stage: Stage<F, R>,
-    }
-}
-
-pin_project! {
-    #[project = Now]
-    enum Stage<F, R> {
-        Runs { #[pin] attempt: F },
-        Replaces { #[pin] replacement: R },
-    }
-}
-
-impl<T, E, Replace, F, R> Future for Replaced<Replace, F, R>
-where
-    Replace: Fn(Outcome<T, E>) -> R,
-    F: Future<Output = Outcome<T, E>>,
-    R: Future<Output = Outcome<T, E>>,
-{
-    type Output = Outcome<T, E>;
-
-    #[inline(always)]
-    fn poll(self: Pin<&mut Self>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
-        let mut this = self.project();
-        if let Now::Runs { attempt } = this.stage.as_mut().project() {
-            let Poll::Ready(outcome) = attempt.poll(task) else { return Poll::Pending };
-            if !this.handles.contains(outcome.kind()) {
-                return Poll::Ready(outcome);
-            }
-            let replacement = (this.replace)(outcome.aside());
-            this.stage.set(Stage::Replaces { replacement });
-        }
-        match this.stage.project() {
-            Now::Replaces { replacement } => replacement.poll(task).map(Outcome::aside),
-            Now::Runs { .. } => Poll::Pending,
-        }
-    }
-}
-
-impl<S> Fallback<S> {
-    async fn replace<T, E>(&self, outcome: Outcome<T, E>, cx: Context<'_>) -> Outcome<T, E>
-    where
-        T: Send,
-        E: Send,
-        S: Substitute<T, E>,
-    {
-        let started = cx.moment();
-        cx.enter(Phase::Fallback);
-        let until = started.after(self.limit);
-        // Calls in it are limited by its own time as well as by the call's.
-        let ambient = cx.frame().ambient().narrowed(Ambient::deadline(until));
-        let answer = Within { ambient, future: self.substitute.substitute(&outcome) };
-        let answer = Timed::new(cx, until, answer).await;
-        self.conclude(outcome, answer, started, cx)
-    }
-
-    #[cold]
-    fn conclude<T, E>(
-        &self,
-        mut outcome: Outcome<T, E>,
-        answer: Result<Option<Result<T, E>>, Late>,
-        started: Moment,
-        cx: Context<'_>,
-    ) -> Outcome<T, E> {
-        let original = outcome.kind();
-        let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
-        let end = match answer {
-            Ok(Some(Ok(value))) => {
-                outcome = Outcome::new(Ok(value), Verdict::ignored().label("fallback")).substituted();
-                FallbackEnd::Ok
-            }
-            Ok(Some(Err(error))) => {
-                outcome.result = Err(Error::Operation(error));
-                FallbackEnd::Error
-            }
-            Ok(None) => FallbackEnd::Declined,
-            Err(_late) => FallbackEnd::TimedOut,
-        };
-        cx.emit(&self.id, || EventKind::FellBack { original, reason, end, duration: clock::now().since(started) });
-        outcome
     }
 }
