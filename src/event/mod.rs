@@ -1,243 +1,23 @@
 //! The hook: what policies report, and to whom.
 
 mod kinds;
+mod observer;
+mod telemetry;
 mod words;
 
-use std::{
-    fmt,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::fmt;
 
 pub use kinds::EventKind;
+#[cfg(feature = "tracing")]
+pub use observer::Spans;
+pub use observer::{Observer, Observers};
+pub(crate) use telemetry::{Listeners, SharedTelemetry, Telemetry};
 #[cfg(feature = "chaos")]
 pub use words::Fault;
 pub use words::{AttemptEnd, CallOutcome, FallbackEnd, HedgeSuppression, HedgeTrigger, RetryStop, WaitEnd};
 
 pub use crate::engine::circuit::{ClosedBy, Trigger};
 use crate::{error::ConfigError, name::Name};
-
-/// Hears what happens in a pipeline: the one hook for telemetry.
-///
-/// Any `Fn(&Event)` is an observer; a closure names the type of its argument, as below, or rustc calls it "not general
-/// enough". It is called in the middle of a call, so it should be quick and must not block. A
-/// panic in it is caught and changes nothing for the call. With no observer an event costs one branch.
-///
-/// ```
-/// use withstand::{Event, EventKind, Pipeline, Retry};
-///
-/// let users = Pipeline::builder("users-api")
-///     .retry(Retry::builder())
-///     .observer(|event: &Event<'_>| {
-///         if let EventKind::Retried { delay, .. } = event.kind {
-///             println!("{}: again in {delay:?}", event.source());
-///         }
-///     })
-///     .build()?;
-/// # Ok::<(), withstand::ConfigError>(())
-/// ```
-pub trait Observer: Send + Sync {
-    /// Something happened.
-    fn on_event(&self, event: &Event<'_>);
-
-    /// Whether anybody hears it at the moment. A call asks once, when it begins: of one that nobody hears then, nothing is
-    /// reported, and it costs about as much as one without an observer. So this must be quick. Default: yes.
-    ///
-    /// For an observer whose backend may be switched off or not be there yet:
-    ///
-    /// ```
-    /// use std::sync::{Arc, atomic::{AtomicBool, Ordering::Relaxed}};
-    /// use withstand::{Event, Observer, Pipeline};
-    ///
-    /// struct Debugging(Arc<AtomicBool>);
-    /// impl Observer for Debugging {
-    ///     fn on_event(&self, event: &Event<'_>) {
-    ///         println!("{event}");
-    ///     }
-    ///     fn is_enabled(&self) -> bool {
-    ///         self.0.load(Relaxed)
-    ///     }
-    /// }
-    ///
-    /// let switch = Arc::new(AtomicBool::new(false));
-    /// let users = Pipeline::standard("users-api").observer(Debugging(switch.clone())).build()?;
-    /// switch.store(true, Relaxed); // from the next call on
-    /// # Ok::<(), withstand::ConfigError>(())
-    /// ```
-    fn is_enabled(&self) -> bool {
-        true
-    }
-
-    /// Which spans of `tracing` calls and attempts are to have. Asked when a call begins. Default: none. An observer that
-    /// wraps a [`TracingObserver`](crate::TracingObserver) passes on what that says.
-    #[cfg(feature = "tracing")]
-    fn spans(&self) -> Spans {
-        Spans::None
-    }
-}
-
-impl<F: Fn(&Event<'_>) + Send + Sync> Observer for F {
-    fn on_event(&self, event: &Event<'_>) {
-        self(event);
-    }
-}
-
-/// Which spans of `tracing` an observer wants: see [`Observer::spans`].
-#[cfg(feature = "tracing")]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Spans {
-    /// None.
-    #[default]
-    None,
-    /// `withstand.call`, one for each call.
-    Calls,
-    /// Also `withstand.attempt`, one for each attempt, inside that of its call.
-    CallsAndAttempts,
-}
-
-/// Several observers as one: each hears every event, in order, and a panic in one does not keep it from the others.
-///
-/// ```
-/// use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
-/// use withstand::{Event, Observers, Pipeline};
-///
-/// let heard = Arc::new(AtomicU32::new(0));
-/// let count = heard.clone();
-/// let observers = Observers::new()
-///     .with(|event: &Event<'_>| println!("{event}"))
-///     .with(move |_: &Event<'_>| { count.fetch_add(1, Ordering::Relaxed); });
-/// let pipeline = Pipeline::builder("users-api").observer(observers);
-/// ```
-#[derive(Default)]
-pub struct Observers(Vec<Box<dyn Observer>>);
-
-impl Observers {
-    /// None yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// One more.
-    #[must_use]
-    pub fn with(mut self, observer: impl Observer + 'static) -> Self {
-        self.0.push(Box::new(observer));
-        self
-    }
-}
-
-impl Observer for Observers {
-    fn on_event(&self, event: &Event<'_>) {
-        for observer in &self.0 {
-            tell(&**observer, event);
-        }
-    }
-
-    /// Whether anybody hears any of them.
-    fn is_enabled(&self) -> bool {
-        self.0.iter().any(|observer| observer.is_enabled())
-    }
-
-    /// All that any of them wants.
-    #[cfg(feature = "tracing")]
-    fn spans(&self) -> Spans {
-        self.0.iter().map(|observer| observer.spans()).max().unwrap_or_default()
-    }
-}
-
-impl fmt::Debug for Observers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Observers").field(&self.0.len()).finish()
-    }
-}
-
-fn tell(observer: &dyn Observer, event: &Event<'_>) {
-    let _panicked = caught(|| observer.on_event(event));
-}
-
-/// One that cannot say is told.
-fn is_enabled(observer: &dyn Observer) -> bool {
-    caught(|| observer.is_enabled()).unwrap_or(true)
-}
-
-/// An observer that panics must not take the call with it, least of all out of a `Drop`, where that would abort.
-fn caught<R>(asked: impl FnOnce() -> R) -> Option<R> {
-    let payload = match catch_unwind(AssertUnwindSafe(asked)) {
-        Ok(answer) => return Some(answer),
-        Err(payload) => payload,
-    };
-    // What a payload's own drop panics with may do so as well: to leak that is the only safe way to be rid of it.
-    let _dropped = catch_unwind(AssertUnwindSafe(|| drop(payload))).map_err(std::mem::forget);
-    None
-}
-
-/// The pipeline's name and its observer: what events are reported through.
-pub(crate) struct Telemetry {
-    pub(crate) pipeline: Option<Name>,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
-    /// The same without the observer, for calls that nobody hears.
-    unheard: Option<Box<Telemetry>>,
-}
-
-impl Telemetry {
-    /// Of a policy that is used alone.
-    pub(crate) const SILENT: &'static Self = &Self { pipeline: None, observer: None, unheard: None };
-
-    pub(crate) fn new(pipeline: Option<Name>, observer: Option<Arc<dyn Observer>>) -> Self {
-        let unheard = Self { pipeline: pipeline.clone(), observer: None, unheard: None };
-        let unheard = observer.is_some().then(|| Box::new(unheard));
-        Self { pipeline, observer, unheard }
-    }
-
-    /// What a call reports through: nobody's observer, if nobody hears it now. So whoever listens hears all of a call or
-    /// nothing, and where nobody does, an event costs as much as without an observer.
-    #[inline(always)]
-    pub(crate) fn now(&self) -> &Self {
-        if self.observer.is_some() { self.asked() } else { self }
-    }
-
-    #[cold]
-    fn asked(&self) -> &Self {
-        match (&self.observer, &self.unheard) {
-            (Some(observer), Some(unheard)) if !is_enabled(&**observer) => unheard,
-            _ => self,
-        }
-    }
-
-    /// The spans that are wanted for a call that begins now.
-    #[cfg(feature = "tracing")]
-    pub(crate) fn spans(&self) -> Spans {
-        self.observer.as_deref().and_then(|observer| caught(|| observer.spans())).unwrap_or_default()
-    }
-
-    /// Of a pipeline without an observer that is part of another: under its own name to the observer of that.
-    pub(crate) fn relayed(&self, outer: &Self) -> Option<Self> {
-        let observer = outer.observer.as_ref().filter(|_| self.observer.is_none())?;
-        Some(Self { pipeline: self.pipeline.clone(), observer: Some(observer.clone()), unheard: None })
-    }
-
-    #[inline]
-    pub(crate) fn emit(&self, source: Option<&PolicyId>, kind: impl FnOnce() -> EventKind) {
-        if let Some(observer) = &self.observer {
-            self.tell(&**observer, source, kind());
-        }
-    }
-
-    #[cold]
-    fn tell(&self, observer: &dyn Observer, policy: Option<&PolicyId>, kind: EventKind) {
-        tell(observer, &Event { pipeline: self.pipeline.as_ref(), policy, kind });
-    }
-}
-
-impl fmt::Debug for Telemetry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Telemetry")
-            .field("pipeline", &self.pipeline)
-            .field("observed", &self.observer.is_some())
-            .finish_non_exhaustive()
-    }
-}
 
 /// A policy's kind and name, as events and errors have them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -403,32 +183,6 @@ impl fmt::Display for Event<'_> {
             f.write_str(": ")?;
         }
         write!(f, "{:?}", self.kind)
-    }
-}
-
-/// A pipeline's telemetry, shared with the stateful policies that are part of it.
-pub(crate) type SharedTelemetry = Arc<Telemetry>;
-
-/// The pipelines that a stateful policy is part of: told of what no call caused, such as a reset by hand.
-#[derive(Debug, Default)]
-pub(crate) struct Listeners(Mutex<Vec<Weak<Telemetry>>>);
-
-impl Listeners {
-    pub(crate) fn add(&self, telemetry: &SharedTelemetry) {
-        if telemetry.observer.is_some() {
-            let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            // Pipelines that are gone make room, so that a policy which outlives many of them stays small.
-            listeners.retain(|listener| listener.strong_count() > 0);
-            listeners.push(Arc::downgrade(telemetry));
-        }
-    }
-
-    pub(crate) fn tell(&self, policy: &PolicyId, kind: &EventKind) {
-        // Cloned, so that an observer which calls back into the policy finds no lock held.
-        let listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for telemetry in listeners.iter().filter_map(Weak::upgrade) {
-            telemetry.now().emit(Some(policy), || kind.clone());
-        }
     }
 }
 
