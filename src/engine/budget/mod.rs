@@ -168,7 +168,8 @@ impl Budget {
             return;
         }
         match self.shards.of_slot(slot) {
-            Some(shard) => _ = shard.fetch_add(TOKEN, Ordering::Relaxed),
+            // Acquire, for the next deposit: it is to know of a refusal that has been at this shard before.
+            Some(shard) => _ = shard.fetch_add(TOKEN, Ordering::Acquire),
             None => self.change(|held, cap| {
                 let balance = held.balance.saturating_add(TOKEN).min(cap);
                 (Held { balance, ..held }, ())

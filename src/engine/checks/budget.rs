@@ -241,3 +241,24 @@ fn a_refund_races_a_withdrawal_for_its_token() {
         seen.assert_left(&budget, 1.0 - f64::from(seen.granted), 1.0);
     });
 }
+
+#[test]
+fn a_deposit_after_a_refund_tells_what_that_refilled_though_a_refusal_races_both() {
+    run(|| {
+        // Not its cap: who looks at a full one would write that down, and so see what there is.
+        let budget = shared(0.0, 1, 2);
+        assert_eq!(budget.withdraw(), Withdrawal::Granted);
+        let others = thread::spawn({
+            let budget = Arc::clone(&budget);
+            move || {
+                budget.refund(Slot::numbered(1));
+                budget.deposit(Slot::numbered(0))
+            }
+        });
+        let answer = budget.withdraw();
+        let seen = Seen::of([answer], [end(others)]);
+
+        assert_eq!((seen.emptied, seen.refilled), (1 - seen.granted, 1 - seen.granted));
+        seen.assert_left(&budget, 1.0 - f64::from(seen.granted), 1.0);
+    });
+}
