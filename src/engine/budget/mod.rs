@@ -47,9 +47,9 @@ pub(crate) use shards::Slot;
 /// - All who then look for a refill go to the word first, with a read-modify-write that acquires and releases: the last of
 ///   them sees what each has added.
 ///
-/// A change of the cap and whoever marks the budget as [`FULL`] meet at the word in the same way, or the mark could be that of
-/// another cap. Who sees no mark, and whoever is refused once more, may have seen a slightly older value: it is as if it
-/// had come a moment earlier.
+/// A change of the cap changes the word [as well](CAPS), and releases that: a mark as [`FULL`] that was set before is put
+/// right by the change, and who would set one later, to another cap, finds another word. Who sees a mark or none, and whoever
+/// is refused once more, may have seen a slightly older value: it is as if it had come a moment earlier.
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// What is gone in micro-tokens, wrapping around, and the flags. At first it is less than nothing: the initial tokens.
@@ -72,9 +72,14 @@ const EMPTIED: u64 = 1 << 63;
 /// The bit that is set when the budget was seen to hold the cap, until a token is taken: a look at the shards less.
 const FULL: u64 = 1 << 62;
 
+/// The bits that count the changes of the cap, modulo sixteen: who still knows another cap finds another word and begins
+/// anew, unless there were so many changes meanwhile.
+const CAPS: u64 = !(FULL | EMPTIED | GONE);
+const ANOTHER_CAP: u64 = 1 << 58;
+
 /// What is gone. Differences are true, since they stay far below it: 2^32 tokens are less than 2^52 millionths, and
 /// deposits beyond the cap are noticed soon.
-const GONE: u64 = FULL - 1;
+const GONE: u64 = ANOTHER_CAP - 1;
 
 /// A deposit looks whether the budget is full whenever its shard has grown by about this part of the cap: of 100 tokens
 /// every fifth, at a ratio of 0.2. More often and threads disturb each other; less often, and after each repeat more
@@ -138,8 +143,9 @@ impl Budget {
         self.clip();
         self.deposit.set(millionths(ratio));
         self.cap.set(cap);
-        // Whoever has marked it as full before is seen by what follows, who marks it later sees the new cap.
-        self.state.fetch_add(0, Ordering::Release);
+        // Whoever has marked it as full before is seen by what follows, who would mark it later sees the new cap.
+        let changed = |state: u64| Some(state & !CAPS | state.wrapping_add(ANOTHER_CAP) & CAPS);
+        let _always = self.state.fetch_update(Ordering::Release, Ordering::Relaxed, changed);
         self.clip();
     }
 
@@ -255,6 +261,7 @@ impl Budget {
     }
 
     /// What is above the cap is gone. Without news: whether it is refilled is for a deposit to find.
+    #[cfg(any(feature = "serde", test))]
     fn clip(&self) {
         self.change(|held, _| (held, ()));
     }
@@ -265,19 +272,13 @@ impl Budget {
         loop {
             let (cap, total) = (micros(self.cap.get()), self.shards.total());
             let (after, answer) = change(held(state, total, cap), cap);
-            let next = state_of(after, total, cap);
+            let next = state & CAPS | state_of(after, total, cap);
             if next == state {
                 return answer;
             }
             // Weak, as it is in a loop.
             match self.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => {
-                    if next & FULL != 0 && micros(self.cap.get()) != cap {
-                        // To another cap than that of now.
-                        self.clip();
-                    }
-                    return answer;
-                }
+                Ok(_) => return answer,
                 Err(current) => state = current,
             }
         }
@@ -290,7 +291,7 @@ fn held(state: u64, total: u64, cap: u64) -> Held {
     Held { balance: balance.min(cap), emptied: state & EMPTIED != 0 }
 }
 
-/// The word for what is left of so much that was deposited.
+/// The word for what is left of so much that was deposited, without the count of [`CAPS`].
 fn state_of(held: Held, total: u64, cap: u64) -> u64 {
     let full = if held.balance == cap { FULL } else { 0 };
     let emptied = if held.emptied { EMPTIED } else { 0 };

@@ -196,6 +196,27 @@ fn a_cap_that_is_raised_while_a_deposit_fills_it_up_is_the_cap() {
 }
 
 #[test]
+fn what_comes_after_a_raise_of_the_cap_counts_though_one_who_knew_the_old_cap_fills_it_up() {
+    run(|| {
+        let budget = shared(1.0, 1, 2);
+        let deposit = deposits(&budget, 0);
+        let raise = thread::spawn({
+            let budget = Arc::clone(&budget);
+            move || budget.set(1.0, 4)
+        });
+        end(raise);
+        // As a call does it.
+        if !budget.is_full() {
+            assert_eq!(budget.deposit(Slot::numbered(1)), None);
+        }
+        budget.refund(Slot::numbered(1));
+        assert_eq!(end(deposit), None);
+
+        Seen::of([], []).assert_left(&budget, 4.0, 2.0);
+    });
+}
+
+#[test]
 fn two_spenders_of_one_token_see_one_grant_and_one_edge() {
     run(|| {
         let budget = shared(0.0, 1, 1);
