@@ -11,6 +11,7 @@ fn shared(ratio: f64, initial: u32, cap: u32) -> Arc<Budget> {
 
 fn assert_balance(budget: &Budget, expected: f64) {
     let balance = budget.balance();
+    println!("B {balance}");
     assert!((balance - expected).abs() < 1e-9, "{balance} and not {expected}");
 }
 
@@ -213,6 +214,22 @@ fn what_comes_after_a_raise_of_the_cap_counts_though_one_who_knew_the_old_cap_fi
         assert_eq!(end(deposit), None);
 
         Seen::of([], []).assert_left(&budget, 4.0, 2.0);
+    });
+}
+
+#[test]
+fn whoever_asks_for_the_balance_meanwhile_hears_of_one_that_there_was() {
+    run(|| {
+        let budget = shared(1.0, 0, 9);
+        let asks = thread::spawn({
+            let budget = Arc::clone(&budget);
+            move || budget.balance()
+        });
+        assert_eq!(budget.deposit(Slot::numbered(0)), None);
+        assert_eq!(budget.withdraw(), Withdrawal::Granted);
+        let balance = end(asks);
+        assert!(matches!(balance, 0.0 | 1.0), "{balance}");
+        assert_balance(&budget, 0.0);
     });
 }
 
