@@ -8,7 +8,8 @@ use std::{
 use tokio::time::{Instant, advance, sleep};
 use withstand::{
     AttemptEnd, Backoff, Bulkhead, CallOptions, CallOutcome, Context, Describe, Error, Event, EventKind, Fallback,
-    Idempotency, Level, Operation, Outcome, Pipeline, Policy, Priority, Reason, Timeout, Verdict, VerdictKind,
+    Idempotency, Level, Operation, Outcome, Pipeline, Policy, Priority, Reason, Rejection, SingleAttempt, Timeout,
+    Verdict, VerdictKind,
 };
 
 use super::{ends, finished, outcome, retry};
@@ -84,6 +85,53 @@ async fn a_call_that_ends_in_any_other_way_is_reported_once_as_well() {
     let log = Log::new();
     drop(builder(&log).build().unwrap().call(down));
     assert_eq!(log.kinds(), [], "one that was never polled was no call");
+}
+
+/// Refuses everything, as the policy of that name.
+struct Refuses(&'static str);
+
+impl Describe for Refuses {}
+impl SingleAttempt for Refuses {}
+
+impl<T: Send, E: Send> Policy<T, E> for Refuses {
+    async fn run<Op: Operation<T, E>>(&self, _: Op, _: Context<'_>) -> Outcome<T, E> {
+        Outcome::rejected(Rejection::new(self.0, Reason::Shed))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_rejected_call_names_who_rejected_it_however_deep_inside() {
+    let log = Log::new();
+    let plain = || Pipeline::builder("api").observer(log.clone());
+    let api = || plain().retry(retry(2));
+    let op = || async { Ok::<_, Verdict>(1) };
+    let told = |error: Option<&Error<Verdict>>| {
+        finished(&log);
+        let by = error.and_then(Error::rejection).map(|rejection| rejection.policy().to_string());
+        let Some(EventKind::CallFinished { rejected_by, .. }) = log.kinds().pop() else { panic!("not the last") };
+        assert_eq!(rejected_by.map(|name| name.to_string()), by);
+        log.clear();
+        by
+    };
+    let named = |name: &str| Some(name.to_owned());
+    let inner = Arc::new(Pipeline::builder("inner").timeout(secs(1)).layer(Refuses("gate")).build().unwrap());
+    let deep = api().layer(inner.clone()).layer(Refuses("never asked")).build().unwrap();
+    assert_eq!(told(deep.call(op).await.err().as_ref()), named("gate"));
+    assert_eq!(told(deep.call_with(CallOptions::new(), |_| op()).await.err().as_ref()), named("gate"));
+    assert_eq!(told(deep.outcome(op).await.result.err().as_ref()), named("gate"));
+    let forwards = api().build().unwrap();
+    assert_eq!(told(forwards.forward(|| inner.outcome(op)).await.err().as_ref()), named("gate"));
+    let guards = plain().layer(Refuses("gate")).build().unwrap();
+    assert_eq!(told(guards.guard(op()).await.err().as_ref()), named("gate"));
+
+    // Who is answered for, comes too late, or is ended from outside was not rejected.
+    let answers = plain().fallback(Fallback::value(42)).retry(retry(2)).layer(Refuses("gate")).build().unwrap();
+    assert_eq!(told(answers.call(op).await.err().as_ref()), None);
+    let late = CallOptions::new().deadline(Instant::now());
+    assert_eq!(told(deep.call_with(late, |_| op()).await.err().as_ref()), None);
+    let soon = CallOptions::new().deadline(Instant::now() + ms(5));
+    let ended = forwards.call_with(soon, |_| pending::<Result<u32, Verdict>>()).await;
+    assert_eq!((ended.as_ref().is_err_and(Error::is_timeout), told(ended.err().as_ref())), (true, None));
 }
 
 #[tokio::test(start_paused = true)]
