@@ -162,7 +162,8 @@ impl<'a> Context<'a> {
     }
 
     /// An attempt beside others: the `index`th hedge, from 1, or the primary, 0. A hedge never waits in a queue and is
-    /// never a probe.
+    /// never a probe. Each of those that run at once needs a [`Frame`] of its own: without, a panic in one is reported of
+    /// all.
     #[must_use]
     pub fn with_hedge(mut self, index: u32) -> Self {
         self.place = self.place.with_hedge(u16::try_from(index).unwrap_or(u16::MAX)).with(REPEATED);

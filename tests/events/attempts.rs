@@ -3,14 +3,15 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::pin,
+    sync::atomic::{AtomicU32, Ordering},
     task::Poll,
 };
 
 use proptest::{collection::vec, prelude::*};
 use tokio::time::sleep;
 use withstand::{
-    AttemptEnd, CallOptions, CallOutcome, CircuitBreaker, EventKind, Fallback, Hedge, Observers, Outcome, Pipeline,
-    Reason, Value, Verdict,
+    AttemptEnd, CallOptions, CallOutcome, CircuitBreaker, Context, Describe, EventKind, Fallback, Frame, Hedge,
+    Observers, Operation, Outcome, Pipeline, Policy, Reason, Value, Verdict,
 };
 
 use super::{End, Spiteful, ends, finished, outcome, retry};
@@ -151,5 +152,46 @@ proptest! {
         prop_assert_eq!(started.iter().filter(|(_, hedge)| *hedge > 0).count(), hedges as usize);
         let cancelled = ends(&log).iter().any(|(_, _, end)| *end == AttemptEnd::Cancelled);
         prop_assert!(outcome == CallOutcome::Cancelled || !cancelled);
+    }
+}
+
+/// Two attempts at once, each in a frame of its own.
+struct Both;
+
+impl Describe for Both {}
+
+impl<T: Send, E: Send> Policy<T, E> for Both {
+    async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
+        let (one, other) = (Frame::new(cx), Frame::new(cx));
+        let (first, second) = (op.attempt(cx.within(&one)), op.attempt(cx.within(&other).with_hedge(1)));
+        tokio::select! {
+            biased;
+            outcome = first => outcome,
+            outcome = second => outcome,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_attempts_in_frames_of_their_own_only_the_one_that_panicked_is_told_to_have() {
+    for who in 0..2 {
+        let log = Log::new();
+        let pipeline = Pipeline::builder("api").layer(Both).observer(log.clone()).build().unwrap();
+        let begun = AtomicU32::new(0);
+        let call = pipeline.call(|| async {
+            let panics = begun.fetch_add(1, Ordering::Relaxed) == who;
+            sleep(ms(10)).await;
+            assert!(!panics, "of the operation");
+            pending::<Result<(), ()>>().await
+        });
+        assert_eq!(caught(call).await, Err("of the operation".to_owned()));
+        let mut ends = ends(&log);
+        ends.sort_by_key(|(_, hedge, _)| *hedge);
+        let expected = if who == 0 {
+            [AttemptEnd::Panicked, AttemptEnd::Cancelled]
+        } else {
+            [AttemptEnd::Cancelled, AttemptEnd::Panicked]
+        };
+        assert_eq!(ends, [(1, 0, expected[0]), (1, 1, expected[1])]);
     }
 }
