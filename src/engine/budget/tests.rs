@@ -291,6 +291,15 @@ fn deposits_of_two_threads_meet_nowhere_until_one_looks() {
 }
 
 #[test]
+fn few_deposits_look_whether_it_is_full_however_much_there_was_before() {
+    // A sixty-fourth is 15.6 tokens, and the digit is that of 8.4: 42 deposits.
+    let budget = sharded(2, budget(0.2, 0, 1000));
+    let looks = (0..4200).filter(|_| accesses(|| budget.deposit(Slot::numbered(0))) > 3).count();
+    assert!((99..=101).contains(&looks), "{looks}");
+    assert_eq!(balance(&budget), 840 * TOKEN);
+}
+
+#[test]
 fn a_budget_that_has_filled_up_is_soon_seen_to_be_full() {
     for shards in [0, 1, 2, 8] {
         let budget = sharded(shards, budget(0.2, 100, 100));
@@ -298,7 +307,7 @@ fn a_budget_that_has_filled_up_is_soon_seen_to_be_full() {
             assert_eq!(budget.withdraw(), Withdrawal::Granted);
             assert!(!budget.is_full());
             // A token, and then until the highest binary digit of a sixty-fourth of the cap changes: a little more than one.
-            let deposits = (0..).take_while(|_| !budget.is_full() && budget.deposit(Slot::numbered(slot)).is_none());
+            let deposits = (0..99).take_while(|_| !budget.is_full() && budget.deposit(Slot::numbered(slot)).is_none());
             let deposits = deposits.count();
             assert!((5..=11).contains(&deposits), "{deposits} deposits with {shards} shards");
             assert_eq!(accesses(|| budget.is_full()), 1);
