@@ -33,7 +33,7 @@ use crate::{
 ///
 /// | span | for | fields |
 /// |---|---|---|
-/// | `withstand.call` | each public call | `pipeline`, `outcome`\*, `reason`\* and `rejected_by`\* if it was rejected, `label`\*, `attempts`\*, `hedges`\* |
+/// | `withstand.call` | each public call | `pipeline`, `outcome`\*, `reason`\* and `rejected_by`\* if a policy rejected it, `label`\*, `attempts`\*, `hedges`\* |
 /// | `withstand.attempt` | each attempt, if [`attempt_spans`](Self::attempt_spans) asks for them | `pipeline`, `attempt`, `hedge`, `probe`, `verdict`\* if it completed, `end`\*, `label`\* |
 ///
 /// A failed one also records `otel.status_code` as `ERROR`, which OpenTelemetry's bridge makes the status of the span.

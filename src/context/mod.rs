@@ -32,6 +32,8 @@ pub struct Context<'a> {
 }
 
 const _: () = assert!(size_of::<Context<'_>>() <= 16, "a context is passed by value through every layer");
+const _: () =
+    assert!(align_of::<Frame<'_>>() >= 8, "who runs is known by the address of a frame and the index of a hedge");
 
 /// Which attempt this is, and what is around it: from the low end its number, 32 bits, the index of the hedge, 16, and
 /// flags. One word, and not four fields: so a context is two words, which stay in registers.
@@ -162,8 +164,7 @@ impl<'a> Context<'a> {
     }
 
     /// An attempt beside others: the `index`th hedge, from 1, or the primary, 0. A hedge never waits in a queue and is
-    /// never a probe. Each of those that run at once needs a [`Frame`] of its own: without, a panic in one is reported of
-    /// all.
+    /// never a probe. Each of those that run at once is to have a [`Frame`] of its own.
     #[must_use]
     pub fn with_hedge(mut self, index: u32) -> Self {
         self.place = self.place.with_hedge(u16::try_from(index).unwrap_or(u16::MAX)).with(REPEATED);
@@ -306,7 +307,8 @@ impl<'a> Context<'a> {
     /// The operation of this attempt, as the call's state names who runs.
     #[inline(always)]
     fn as_runner(&self) -> usize {
-        ptr::from_ref(self.frame).addr()
+        // The low bits of an address are free: a policy of one's own may run a few hedges in one frame.
+        ptr::from_ref(self.frame).addr() | usize::from(self.place.hedge() & 7)
     }
 
     /// Whether the operation of this very attempt panicked, and not one beside it.

@@ -27,8 +27,8 @@ pub(crate) struct CallState {
     pub(crate) alarms: AlarmClock,
     /// The deadline of a call around this one, which ends this one as well.
     pub(super) outer: Outer,
-    /// Who runs: [`NOBODY`], [`OVERDUE`], [`LAYERS`], or the operation in the frame at that address: attempts that run beside
-    /// others have frames of their own. While a panic unwinds it tells whose that is.
+    /// Who runs: [`NOBODY`], [`OVERDUE`], [`LAYERS`], or an operation, known by the address of its frame and the index of its
+    /// hedge. While a panic unwinds it tells whose that is.
     pub(super) runs: AtomicUsize,
     pub(super) hedges: AtomicU32,
     pub(super) winner: AtomicU32,

@@ -37,9 +37,9 @@ pub enum EventKind {
         outcome: CallOutcome,
         /// Whether the caller got an `Ok`; none if it went away.
         ok: Option<bool>,
-        /// Why it was rejected, if it was.
+        /// Why a policy rejected it, if one did.
         reason: Option<Reason>,
-        /// The name of the policy that rejected it.
+        /// The name of that policy.
         rejected_by: Option<Name>,
         /// The label of the last outcome.
         label: &'static str,

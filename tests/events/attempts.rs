@@ -155,15 +155,18 @@ proptest! {
     }
 }
 
-/// Two attempts at once, each in a frame of its own.
-struct Both;
+/// Two attempts at once, each in a frame of its own or, as it is often written, not.
+struct Both {
+    in_frames: bool,
+}
 
 impl Describe for Both {}
 
 impl<T: Send, E: Send> Policy<T, E> for Both {
     async fn run<Op: Operation<T, E>>(&self, op: Op, cx: Context<'_>) -> Outcome<T, E> {
         let (one, other) = (Frame::new(cx), Frame::new(cx));
-        let (first, second) = (op.attempt(cx.within(&one)), op.attempt(cx.within(&other).with_hedge(1)));
+        let [one, other] = if self.in_frames { [cx.within(&one), cx.within(&other)] } else { [cx; 2] };
+        let (first, second) = (op.attempt(one), op.attempt(other.with_hedge(1)));
         tokio::select! {
             biased;
             outcome = first => outcome,
@@ -173,10 +176,10 @@ impl<T: Send, E: Send> Policy<T, E> for Both {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_attempts_in_frames_of_their_own_only_the_one_that_panicked_is_told_to_have() {
-    for who in 0..2 {
+async fn of_attempts_at_once_only_the_one_that_panicked_is_told_to_have() {
+    for (who, in_frames) in [(0, true), (1, true), (0, false), (1, false)] {
         let log = Log::new();
-        let pipeline = Pipeline::builder("api").layer(Both).observer(log.clone()).build().unwrap();
+        let pipeline = Pipeline::builder("api").layer(Both { in_frames }).observer(log.clone()).build().unwrap();
         let begun = AtomicU32::new(0);
         let call = pipeline.call(|| async {
             let panics = begun.fetch_add(1, Ordering::Relaxed) == who;

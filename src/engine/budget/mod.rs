@@ -21,10 +21,11 @@ pub(crate) use shards::Slot;
 /// `ratio` to spend for every success; while it is down nothing is deposited, and the repeats end with the balance. With
 /// a share `f` of failing attempts the load settles at `1 / (1 - ratio * (1 - f))` times the requests.
 ///
-/// A deposit is one addition to the [shard](Shards) of its thread; into a full budget, the usual case, it is one load. A
-/// withdrawal adds the shards up and changes the one word of what is gone, by a short compare-and-swap loop: by its token,
-/// and by what was deposited beyond the cap, which is gone as soon as anybody would make use of it. Nothing waits, and
-/// no token is ever in anybody's hand: it is in a shard, and then it is gone.
+/// A deposit is one addition to the [shard](Shards) of its thread; into a full budget, the usual case, it is one load, and
+/// into one that was emptied it is also a look at whether that has refilled it. A withdrawal adds the shards up and changes
+/// the one word of what is gone, by a short compare-and-swap loop: by its token, and by what was deposited beyond the cap,
+/// which is gone as soon as anybody would make use of it. Nothing waits, and no token is ever in anybody's hand: it is in
+/// a shard, and then it is gone.
 ///
 /// Under any interleaving `0 <= balance <= cap` and `withdrawn - refunded <= initial + deposited`, and below the cap what
 /// was deposited and not withdrawn is there. One after the other, operations do exactly what they would do to a single

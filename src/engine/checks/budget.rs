@@ -11,7 +11,6 @@ fn shared(ratio: f64, initial: u32, cap: u32) -> Arc<Budget> {
 
 fn assert_balance(budget: &Budget, expected: f64) {
     let balance = budget.balance();
-    println!("B {balance}");
     assert!((balance - expected).abs() < 1e-9, "{balance} and not {expected}");
 }
 
