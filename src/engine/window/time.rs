@@ -54,6 +54,20 @@ struct Slot {
     slow: Counter,
 }
 
+impl Slot {
+    /// Counts what was wrong with a call that is counted.
+    #[cold]
+    fn trouble(&self, outcome: Outcome, stamp: Stamp) -> Result<(), Stale> {
+        if outcome.failure {
+            self.failures.add(stamp)?;
+        }
+        if outcome.slow {
+            self.slow.add(stamp)?;
+        }
+        Ok(())
+    }
+}
+
 impl TimeWindow {
     pub(crate) fn new(window: Duration) -> Self {
         Self {
@@ -86,11 +100,8 @@ impl TimeWindow {
         }
         // Calls before the rest, and the rest only if the call was counted: so failures never exceed calls.
         if slot.calls.add(stamp)? == Added::Yes {
-            if outcome.failure {
-                slot.failures.add(stamp)?;
-            }
-            if outcome.slow {
-                slot.slow.add(stamp)?;
+            if outcome.failure || outcome.slow {
+                slot.trouble(outcome, stamp)?;
             }
         }
         let trouble = self.trouble.load(Ordering::SeqCst);
@@ -204,6 +215,7 @@ impl Counter {
         self.0.swap(vacant.with(0), Ordering::SeqCst);
     }
 
+    #[inline(always)]
     fn add(&self, stamp: Stamp) -> Result<Added, Stale> {
         self.0
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |found| {
