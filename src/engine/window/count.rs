@@ -1,6 +1,6 @@
 //! The outcomes of the last n calls.
 
-use super::{Outcome, Stale, Tally, low_half};
+use super::{Outcome, PLAIN_SUCCESS, Stale, Tally, low_half};
 use crate::engine::{
     apart::Apart,
     sync::{AtomicU32, AtomicU64, Ordering},
@@ -24,7 +24,6 @@ const OCCUPIED: u32 = 1;
 const FAILURE: u32 = 2;
 const SLOW: u32 = 4;
 const FLAG_BITS: u32 = 3;
-const PLAIN_SUCCESS: Outcome = Outcome { failure: false, slow: false };
 /// Distances between generations from here on are negative ones.
 const HALF_AROUND: u32 = 1 << (31 - FLAG_BITS);
 

@@ -28,6 +28,8 @@ pub(crate) struct Outcome {
     pub(crate) slow: bool,
 }
 
+const PLAIN_SUCCESS: Outcome = Outcome { failure: false, slow: false };
+
 /// How many calls a window holds, and of what kind. A call may be both a failure and slow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {

@@ -2,7 +2,7 @@
 
 use std::{array, time::Duration};
 
-use super::{Outcome, Stale, Tally, low_half};
+use super::{Outcome, PLAIN_SUCCESS, Stale, Tally, low_half};
 use crate::engine::{
     moment::{self, Moment},
     sync::{AtomicU64, Ordering},
@@ -94,15 +94,13 @@ impl TimeWindow {
         let Some((slot, stamp)) = self.slot(generation, period) else {
             return Ok(None);
         };
-        if outcome.failure || outcome.slow {
+        if outcome != PLAIN_SUCCESS {
             // Before the counters: who misses this has added its call before we sum up, and we see it.
             self.trouble.fetch_max(period.saturating_add(1), Ordering::SeqCst);
         }
         // Calls before the rest, and the rest only if the call was counted: so failures never exceed calls.
-        if slot.calls.add(stamp)? == Added::Yes {
-            if outcome.failure || outcome.slow {
-                slot.trouble(outcome, stamp)?;
-            }
+        if slot.calls.add(stamp)? == Added::Yes && outcome != PLAIN_SUCCESS {
+            slot.trouble(outcome, stamp)?;
         }
         let trouble = self.trouble.load(Ordering::SeqCst);
         let recent = trouble != 0 && period.saturating_sub(trouble.saturating_sub(1)) < SLOTS;
