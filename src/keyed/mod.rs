@@ -113,7 +113,7 @@ use room::Room;
 ///
 /// | option | unit, range | default | why |
 /// |---|---|---|---|
-/// | [`capacity`](KeyedBuilder::capacity) | instances, 1 to 100 000 | 1000 | more than most services have tenants at work at once; a standard pipeline takes 5 KB |
+/// | [`capacity`](KeyedBuilder::capacity) | instances, 1 to 100 000 | 1000 | more than most services have tenants at work at once; a standard pipeline takes 8 KB |
 /// | [`idle_after`](KeyedBuilder::idle_after) | time, more than 0 | 10 min | longer than any window and any break of the defaults: what goes then has nothing to tell |
 /// | [`name`](KeyedBuilder::name) | | `keyed` | for its own events |
 /// | [`observer`](KeyedBuilder::observer) | | none | hears its own events; those of the instances go to the observers that the factory gives them |
