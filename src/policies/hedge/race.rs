@@ -47,8 +47,9 @@ pub(super) struct Race<'a, T, E> {
 }
 
 impl<'a, T, E> Race<'a, T, E> {
+    #[inline(always)]
     pub(super) fn new(hedge: &'a Shared, cx: Context<'a>) -> Self {
-        let mut race = Self {
+        Self {
             hedge,
             cx,
             first_runs: true,
@@ -63,13 +64,16 @@ impl<'a, T, E> Race<'a, T, E> {
             paid: None,
             first: None,
             winner: None,
-        };
-        if cx.idempotency() == Idempotency::Unsafe {
-            race.stop(HedgeSuppression::NotIdempotent);
-        } else if hedge.delay.lacks_samples() {
-            race.stop(HedgeSuppression::NoSamples);
         }
-        race
+    }
+
+    /// Looks whether there can be a hedge at all.
+    pub(super) fn begin(&mut self) {
+        if self.cx.idempotency() == Idempotency::Unsafe {
+            self.stop(HedgeSuppression::NotIdempotent);
+        } else if self.hedge.delay.lacks_samples() {
+            self.stop(HedgeSuppression::NoSamples);
+        }
     }
 
     fn stop(&mut self, why: HedgeSuppression) {

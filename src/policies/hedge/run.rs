@@ -86,12 +86,12 @@ where
         let Some(Poll::Ready(outcome)) = this.first.as_pin_mut().map(|attempt| attempt.poll(task)) else {
             return self.go_on(None, task).map(Outcome::aside);
         };
-        if outcome.kind() == VerdictKind::Success && this.beside.is_none() {
+        if outcome.kind() == VerdictKind::Success {
             let outcome =
                 if this.first_sample.is_idle() { outcome } else { outcome.put_aside(|| this.first_sample.succeed()) };
             let cx = &*this.cx;
             cx.state().won(cx.hedge());
-            // Nothing runs beside it; a policy of one's own inside may still hold what it has started.
+            // What runs beside it, and what a policy of one's own inside may still hold.
             cx.frame().supersede();
             return Poll::Ready(this.hedge.settle(outcome, cx));
         }
@@ -109,8 +109,12 @@ where
     fn go_on(self: Pin<&mut Self>, ended: Option<Outcome<T, E>>, task: &mut task::Context<'_>) -> Poll<Outcome<T, E>> {
         let mut this = self.project();
         let (hedge, cx) = (*this.hedge, *this.cx);
+        let begins = this.beside.is_none();
         let make = || Beside { race: Race::new(hedge, cx), alarm: Alarm::default(), hedges: None };
         let Beside { race, alarm, hedges } = this.beside.get_or_insert_with(make);
+        if begins {
+            race.begin();
+        }
         if let Some(outcome) = ended {
             this.first.set(None);
             this.first_sample.finish(&outcome);
