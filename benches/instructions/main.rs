@@ -91,6 +91,7 @@ const ROWS: &[Row] = rows! {
     "breaker, time window": CircuitBreaker::builder().build().unwrap(), ready;
     "breaker, open": open(), ready;
     "hedge, fixed delay": Hedge::builder().delay(Duration::from_millis(50)).build().unwrap(), ready;
+    "hedge, pending once": Hedge::builder().delay(Duration::from_millis(50)).build().unwrap(), pending_once;
     "hedge, quantile": Hedge::builder().build().unwrap(), ready;
     "fallback": Fallback::value(0_u64).build().unwrap(), ready;
     "full stack": full(), ready;
