@@ -5,9 +5,8 @@ use crate::{
     clock,
     context::{Context, Frame},
     engine::moment::Moment,
-    error::{Error, Reason, Rejection},
+    error::{Error, Rejection},
     event::{AttemptEnd, CallOutcome, EventKind},
-    name::Name,
     outcome::{Outcome, VerdictKind},
     timed::Late,
 };
@@ -64,24 +63,15 @@ impl<'a> CallReport<'a> {
     // there is no error.
     #[inline(always)]
     pub(super) fn finish<T, E>(&mut self, outcome: Outcome<T, E>) -> Outcome<T, E> {
-        let rejection = outcome.result.as_ref().err().and_then(Error::rejection);
-        let rejected_by = rejection.map(|rejection| rejection.policy().clone());
-        self.tell_end(outcome, rejected_by)
+        let rejection = outcome.result.as_ref().err().and_then(Error::rejection).cloned();
+        self.tell_end(outcome, rejection)
     }
 
     #[cold]
-    fn tell_end<T, E>(&mut self, outcome: Outcome<T, E>, rejected_by: Option<Name>) -> Outcome<T, E> {
+    fn tell_end<T, E>(&mut self, outcome: Outcome<T, E>, rejection: Option<Rejection>) -> Outcome<T, E> {
         let started = std::mem::replace(&mut self.started, Moment::NEVER);
-        let reason = outcome.result.as_ref().err().and_then(Error::rejection).map(Rejection::reason);
-        let end = End {
-            outcome: CallOutcome::of(&outcome),
-            ok: Some(outcome.result.is_ok()),
-            reason,
-            rejected_by,
-            label: outcome.label(),
-            spent: outcome.is_spent(),
-        };
-        self.emit(started, end);
+        let ok = Some(outcome.result.is_ok());
+        self.emit(started, CallOutcome::of(&outcome), ok, rejection, outcome.label(), outcome.is_spent());
         outcome
     }
 
@@ -105,14 +95,21 @@ impl<'a> CallReport<'a> {
         late.as_outcome(self.root)
     }
 
-    fn emit(&self, started: Moment, end: End) {
+    fn emit(
+        &self,
+        started: Moment,
+        outcome: CallOutcome,
+        ok: Option<bool>,
+        rejection: Option<Rejection>,
+        label: &'static str,
+        spent: bool,
+    ) {
         let state = Context::new(self.root).state();
-        let End { outcome, ok, reason, rejected_by, label, spent } = end;
         let kind = EventKind::CallFinished {
             outcome,
             ok,
-            reason,
-            rejected_by,
+            reason: rejection.as_ref().map(Rejection::reason),
+            rejected_by: rejection.map(Rejection::into_policy),
             label,
             spent,
             attempts: self.root.attempts_started(),
@@ -134,12 +131,11 @@ impl CallReport<'_> {
         let cx = Context::new(self.root);
         if cx.state().ended_late() {
             Late::after(self.root.deadline()).announce(cx, self.root, None);
-            let end = End::without_outcome(CallOutcome::Timeout, Some(false));
-            return self.emit(self.started, end);
+            return self.emit(self.started, CallOutcome::Timeout, Some(false), None, "timeout", false);
         }
         let panicked = cx.state().panicked();
         let outcome = if panicked { CallOutcome::Panicked } else { CallOutcome::Cancelled };
-        self.emit(self.started, End::without_outcome(outcome, None));
+        self.emit(self.started, outcome, None, None, outcome.as_str(), false);
     }
 }
 
@@ -149,22 +145,6 @@ impl Drop for CallReport<'_> {
         if self.is_wanted() {
             self.unfinished();
         }
-    }
-}
-
-/// What is told of a call's end.
-struct End {
-    outcome: CallOutcome,
-    ok: Option<bool>,
-    reason: Option<Reason>,
-    rejected_by: Option<Name>,
-    label: &'static str,
-    spent: bool,
-}
-
-impl End {
-    const fn without_outcome(outcome: CallOutcome, ok: Option<bool>) -> Self {
-        Self { outcome, ok, reason: None, rejected_by: None, label: outcome.as_str(), spent: false }
     }
 }
 

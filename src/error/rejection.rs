@@ -42,6 +42,10 @@ impl Rejection {
         &self.policy
     }
 
+    pub(crate) fn into_policy(self) -> Name {
+        self.policy
+    }
+
     /// Why.
     #[must_use]
     pub const fn reason(&self) -> Reason {
